@@ -1,0 +1,2 @@
+//! Baton, a failover agent for Linux. See docs/architecture.md for the map of this crate.
+

@@ -1,0 +1,3 @@
+//! The `baton` command line: parse and dispatch only.
+
+fn main() {}

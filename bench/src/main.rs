@@ -1,0 +1,2 @@
+//! Benchmarks against the peers.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The lab: clusters of network namespaces for tests, demo and benches.

@@ -1,0 +1,2 @@
+//! The project's own tasks: setup, demo, test, bench, simulate.
+fn main() {}
