@@ -1,2 +1,4 @@
 //! Baton, a failover agent for Linux. See docs/architecture.md for the map of this crate.
 
+pub mod clock;
+pub mod cluster;

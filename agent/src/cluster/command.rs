@@ -1,0 +1,105 @@
+//! What the core asks the shell to do. The shell carries commands out in order.
+
+use super::{
+    entry::{Cause, Entry},
+    ids::{Epoch, GroupId, Index, VoterId},
+    message::Message,
+};
+
+/// A command of the core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Set the floor for a peer (a full fence follows; the shell then takes a fresh view and steps again).
+    SetFloor {
+        /// The peer.
+        peer: VoterId,
+        /// The new floor; [`u64::MAX`] is infinity.
+        floor: Index,
+    },
+    /// Set a group's role in the gate: pass its packets while the lease holds, or not.
+    SetGate {
+        /// The group.
+        group: GroupId,
+        /// The epoch.
+        epoch: Epoch,
+        /// Whether this node is the owner at that epoch.
+        open: bool,
+    },
+    /// Every gate change up to this entry is done: publish the gate index (always after the `SetGate`s).
+    SetGateIndex(Index),
+    /// Start the group's resources (VIP addresses, announcement); the gate is open already.
+    Start {
+        /// The group.
+        group: GroupId,
+        /// The epoch.
+        epoch: Epoch,
+        /// Why the group came here.
+        cause: Cause,
+    },
+    /// Stop the group's resources; the gate is closed already.
+    Stop {
+        /// The group.
+        group: GroupId,
+        /// The epoch that ended.
+        epoch: Epoch,
+    },
+    /// Announce the group's addresses again (a healed partition may have left stale neighbour caches).
+    Announce {
+        /// The group.
+        group: GroupId,
+    },
+    /// Send to one voter.
+    Send {
+        /// To whom.
+        to: VoterId,
+        /// What.
+        message: Message,
+    },
+    /// Append an entry through the leader. Its fate is seen when it is applied, or by [`super::core::Core::on_proposal_failed`].
+    Propose(Entry),
+    /// Stand for election now.
+    Elect,
+    /// Stop being a leader: send no more heartbeats, so that `to` can be elected.
+    StepAside {
+        /// The successor.
+        to: VoterId,
+    },
+    /// A fact for the flight recorder.
+    Record(Fact),
+    /// The agent cannot go on; the text says what happened and what to do.
+    Halt(String),
+}
+
+/// What the flight recorder gets from the core; the shell adds the time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// This voter's hold on `node` ran out.
+    Silent(VoterId),
+    /// The leader began a round about `node`.
+    RoundBegan(VoterId, Cause),
+    /// This voter raised its floor for `node`.
+    FloorRaised(VoterId),
+    /// A promise about `node` arrived from the second voter.
+    Promised(VoterId, VoterId),
+    /// The leader proposed the conclusion about `node`.
+    ConclusionProposed(VoterId),
+    /// A conclusion about `node` was applied here.
+    Concluded(VoterId),
+    /// A group changed owner in the applied state.
+    OwnerChanged {
+        /// The group.
+        group: GroupId,
+        /// Its new epoch.
+        epoch: Epoch,
+        /// The old owner.
+        from: Option<VoterId>,
+        /// The new owner.
+        to: Option<VoterId>,
+        /// Why.
+        cause: Cause,
+    },
+    /// An entry was refused by its compare-and-set.
+    Refused(&'static str),
+    /// Leadership was handed over.
+    SteppedAside(VoterId),
+}

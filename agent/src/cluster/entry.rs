@@ -1,0 +1,150 @@
+//! The entries of the replicated log. Each that changes who serves is a compare-and-set (docs/safety.md, rules 4 to 7).
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{Epoch, GroupId, Incarnation, Index, Nanos, Role, VoterId};
+
+/// One entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// The cluster's voters and groups, as the configuration names them. Groups not named go once nobody owns them.
+    Configure {
+        /// The voters of the lease and their roles. Accepted as a whole only by an empty state (voter changes: rule 9).
+        voters: Vec<(VoterId, Role)>,
+        /// The groups that shall exist.
+        groups: Vec<GroupId>,
+        /// The lease that these voters may grant.
+        lease_ns: Nanos,
+    },
+    /// A voter's first entry in a new incarnation (rule 5).
+    Barrier {
+        /// Who started.
+        voter: VoterId,
+        /// Its new incarnation; must be larger than the one on record.
+        incarnation: Incarnation,
+    },
+    /// Ends a round about a node (rule 4).
+    Conclude {
+        /// Whom the round is about.
+        node: VoterId,
+        /// The index of the last conclusion about `node`, 0 if none.
+        last: Index,
+        /// Who promised, and in which incarnation.
+        promised: Vec<(VoterId, Incarnation)>,
+        /// What was concluded.
+        verdict: Verdict,
+    },
+    /// The owner gives a group up; its gate for this epoch is closed already (rule 6).
+    Release {
+        /// The group.
+        group: GroupId,
+        /// The epoch given up.
+        epoch: Epoch,
+        /// The owner, and its incarnation: a release must not outlive the agent that closed the gate.
+        node: VoterId,
+        /// The owner's incarnation.
+        incarnation: Incarnation,
+        /// Why.
+        reason: Cause,
+    },
+    /// Gives a group without an owner to a node, as epoch + 1.
+    Assign {
+        /// The group.
+        group: GroupId,
+        /// The epoch that the group has now.
+        epoch: Epoch,
+        /// Its new owner.
+        to: VoterId,
+        /// Why.
+        cause: Cause,
+    },
+    /// Begins a planned move (rule 7).
+    Prepare {
+        /// The group.
+        group: GroupId,
+        /// Its epoch now.
+        epoch: Epoch,
+        /// The node that shall take it.
+        to: VoterId,
+        /// The target's incarnation.
+        to_incarnation: Incarnation,
+    },
+    /// The target is ready to receive.
+    Ready {
+        /// The group.
+        group: GroupId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The move: the index of its `Prepare`.
+        movement: Index,
+        /// The target's incarnation.
+        to_incarnation: Incarnation,
+    },
+    /// The owner has closed its gate to new connections: this is the change of owner.
+    Diverted {
+        /// The group.
+        group: GroupId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The move.
+        movement: Index,
+        /// The old owner's incarnation.
+        from_incarnation: Incarnation,
+    },
+    /// Gives a move up before it was diverted.
+    Abandon {
+        /// The group.
+        group: GroupId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The move.
+        movement: Index,
+    },
+    /// An operator's order: the node shall own nothing (`true`), or may own groups again.
+    Standby {
+        /// The node.
+        node: VoterId,
+        /// On or off.
+        on: bool,
+    },
+}
+
+/// What a conclusion says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// The node goes on as it was; the promises are void.
+    Alive,
+    /// The node lost its lease: its groups and unfinished moves end.
+    Lost {
+        /// Every group that it owns or moves, the group's epoch now, and the new owner, or none.
+        moves: Vec<(GroupId, Epoch, Option<VoterId>)>,
+        /// Why.
+        cause: Cause,
+    },
+}
+
+/// Why a group changed its owner. Also the `cause` label of the failover metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The first owner of a new group, or of one that nobody could own before.
+    Initial,
+    /// The owner was silent for longer than the hold.
+    Silent,
+    /// The owner said that it holds no lease.
+    NoLease,
+    /// The owner's agent made no progress.
+    Wedged,
+    /// The owner's front link went down.
+    FrontDown,
+    /// An operator moved the group.
+    Order,
+    /// An operator put the owner on standby.
+    Standby,
+    /// The owner's agent was stopped in an orderly way.
+    Shutdown,
+    /// A resource of the group failed on its owner.
+    Resource,
+    /// The owner restarted and had lost the group meanwhile, or could not start it.
+    Restart,
+}
