@@ -7,6 +7,5 @@ pub mod command;
 pub mod entry;
 pub mod ids;
 pub mod message;
-pub mod state;
 pub mod timing;
 pub mod view;
