@@ -2,3 +2,5 @@
 
 pub mod clock;
 pub mod cluster;
+pub mod netlink;
+pub mod resources;
