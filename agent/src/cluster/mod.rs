@@ -7,5 +7,8 @@ pub mod command;
 pub mod entry;
 pub mod ids;
 pub mod message;
+pub mod mutations;
+pub mod refusal;
+pub mod state;
 pub mod timing;
 pub mod view;
