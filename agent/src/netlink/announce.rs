@@ -44,7 +44,7 @@ impl Schedule {
     }
 
     /// Whether an announcement is due at `now`; if so, it and all that were missed meanwhile count as sent.
-    pub fn take(&mut self, now: Nanos) -> bool {
+    pub fn claim(&mut self, now: Nanos) -> bool {
         let before = self.next;
         while self.due().is_some_and(|due| due <= now) {
             self.next += 1;
@@ -180,12 +180,12 @@ mod tests {
     #[test]
     fn a_late_caller_sends_once_for_all_that_it_missed() {
         let mut schedule = Schedule::from(0);
-        assert!(schedule.take(0));
-        assert!(!schedule.take(49 * MILLISECOND));
-        assert!(schedule.take(300 * MILLISECOND));
+        assert!(schedule.claim(0));
+        assert!(!schedule.claim(49 * MILLISECOND));
+        assert!(schedule.claim(300 * MILLISECOND));
         assert_eq!(schedule.due(), Some(1_000 * MILLISECOND));
-        assert!(schedule.take(60_000 * MILLISECOND));
+        assert!(schedule.claim(60_000 * MILLISECOND));
         assert_eq!(schedule.due(), None);
-        assert!(!schedule.take(Nanos::MAX));
+        assert!(!schedule.claim(Nanos::MAX));
     }
 }

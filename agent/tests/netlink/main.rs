@@ -1,0 +1,9 @@
+//! The netlink layer on the real kernel, in network namespaces that each test makes for itself. Needs root.
+
+mod address;
+mod announce;
+mod lab;
+mod measure;
+mod settings;
+mod vip;
+mod watch;

@@ -1,0 +1,221 @@
+//! The `vip` resource: a group's addresses as one unit.
+
+use std::net::IpAddr;
+
+use baton::{
+    cluster::ids::GroupId,
+    netlink::{
+        RequestSocket, address,
+        watch::{Event, Watch},
+    },
+    resources::{
+        Context, Health, Operation, Resource, ResourceError, Work,
+        vip::{Vip, VipSpec},
+    },
+};
+
+use crate::lab;
+
+const V4: &str = "192.0.2.10";
+const V6: &str = "2001:db8::ff:10";
+
+fn specs(devices: [&str; 2]) -> Vec<VipSpec> {
+    [V4, V6]
+        .iter()
+        .zip(devices)
+        .map(|(ip, device)| VipSpec::host(ip.parse().unwrap(), device))
+        .collect()
+}
+
+fn context() -> Context {
+    Context {
+        group: GroupId::new("web"),
+        epoch: 7,
+    }
+}
+
+/// VIP work never goes on as a future: that is what the critical path relies on.
+fn done<T>(work: Work<'_, T>) -> Result<T, ResourceError> {
+    match work {
+        Work::Done(result) => result,
+        Work::Pending(_) => panic!("the work of a vip is done at once"),
+    }
+}
+
+fn has(device: &str, ip: &str) -> bool {
+    let mut socket = RequestSocket::open().unwrap();
+    let index = baton::netlink::link::by_name(&mut socket, device)
+        .unwrap()
+        .index;
+    let ip: IpAddr = ip.parse().unwrap();
+    address::list(&mut socket, index)
+        .unwrap()
+        .iter()
+        .any(|p| p.ip == ip && !p.unusable)
+}
+
+#[test]
+fn starts_and_stops_as_a_unit_over_several_devices() {
+    lab::run(|lab| {
+        lab::ip("link add second type veth peer name third");
+        lab::ip("link set second up");
+        lab::ip("link set third up");
+        let mut vip = Vip::new("web-vip", specs(["front", "second"])).unwrap();
+        assert_eq!(done(vip.probe()), Ok(Health::Stopped));
+        assert!(vip.missing().is_empty());
+        for _ in 0..2 {
+            done(vip.start(&context())).unwrap();
+            assert!(has("front", V4) && has("second", V6));
+            assert_eq!(done(vip.monitor()), Ok(Health::Running));
+        }
+        assert!(vip.milestones().iter().all(|m| m.at > 0));
+        lab.resolve(V4.parse().unwrap(), lab::link().mac.unwrap());
+        for _ in 0..2 {
+            done(vip.stop(&context())).unwrap();
+            assert!(!has("front", V4) && !has("second", V6));
+            assert_eq!(done(vip.monitor()), Ok(Health::Stopped));
+        }
+    });
+}
+
+#[test]
+fn probe_tells_a_part_from_the_whole() {
+    lab::run(|_| {
+        let mut vip = Vip::new("web-vip", specs(["front", "front"])).unwrap();
+        lab::ip(&format!("address add {V4}/32 dev front"));
+        let Ok(Health::Failed(text)) = done(vip.probe()) else {
+            panic!("not noticed")
+        };
+        assert!(text.contains("1 of 2") && text.contains(V6), "{text}");
+        assert!(!has("front", V6), "a probe changes nothing");
+    });
+}
+
+#[test]
+fn a_start_that_fails_names_the_address_and_a_later_one_works() {
+    lab::run(|_| {
+        let mut vip = Vip::new("web-vip", specs(["front", "later"])).unwrap();
+        assert_eq!(vip.missing(), ["later"]);
+        let error = done(vip.start(&context())).unwrap_err();
+        assert!(matches!(
+            error,
+            ResourceError::Network {
+                operation: Operation::Start,
+                ..
+            }
+        ));
+        assert!(
+            error.to_string().contains("start of web-vip")
+                && error.to_string().contains("device later"),
+            "{error}"
+        );
+        assert!(
+            has("front", V4),
+            "the other device's address is there all the same"
+        );
+        lab::ip("link add later type veth peer name other");
+        lab::ip("link set later up");
+        done(vip.start(&context())).unwrap();
+        assert!(has("later", V6));
+        // The device is made again: another index, no event delivered.
+        lab::ip("link del later");
+        lab::ip("link add later type veth peer name other");
+        lab::ip("link set later up");
+        done(vip.start(&context())).unwrap();
+        assert!(has("later", V6));
+        lab::ip("link del later");
+        done(vip.stop(&context())).unwrap();
+    });
+}
+
+#[test]
+fn what_is_lost_comes_back_by_events_and_by_the_monitor() {
+    lab::run(|_| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut watch = Watch::open().unwrap();
+            let mut vip = Vip::new("web-vip", specs(["front", "front"])).unwrap();
+            done(vip.start(&context())).unwrap();
+
+            for ip in [V4, V6] {
+                lab::ip(&format!(
+                    "address del {ip}{} dev front",
+                    if ip == V4 { "/32" } else { "/128" }
+                ));
+                follow(&mut watch, &mut vip, |_| has("front", ip)).await;
+            }
+            assert_eq!(vip.repairs(), 2);
+
+            // Switched off, the device loses its IPv6 address; it comes back with the link.
+            lab::ip("link set front down");
+            lab::ip("link set front up");
+            follow(&mut watch, &mut vip, |e| {
+                matches!(e, Event::Link { now, .. } if now.ready()) && has("front", V6)
+            })
+            .await;
+
+            // Made again, as another device of the same name.
+            lab::ip("link del front");
+            lab::ip("link add front type veth peer name other");
+            lab::ip("link set other up");
+            lab::ip("link set front up");
+            follow(&mut watch, &mut vip, |e| {
+                matches!(e, Event::Link { now, .. } if now.name == "front" && now.ready())
+                    && has("front", V4)
+                    && has("front", V6)
+            })
+            .await;
+
+            // Without events the monitor finds it.
+            lab::ip(&format!("address del {V4}/32 dev front"));
+            assert_eq!(done(vip.monitor()), Ok(Health::Running));
+            assert!(has("front", V4));
+
+            // Stopped, it leaves the addresses of others alone and puts nothing back.
+            done(vip.stop(&context())).unwrap();
+            lab::ip(&format!("address add {V4}/32 dev front"));
+            lab::ip(&format!("address del {V4}/32 dev front"));
+            lab::ip("link set front down");
+            follow(
+                &mut watch,
+                &mut vip,
+                |e| matches!(e, Event::Link { now, .. } if now.name == "front" && !now.up),
+            )
+            .await;
+            assert!(!has("front", V4));
+        });
+    });
+}
+
+/// Feed events to the resource until a condition holds.
+async fn follow(watch: &mut Watch, vip: &mut Vip, enough: impl Fn(&Event) -> bool) {
+    let work = async {
+        loop {
+            let event = watch.next().await.unwrap();
+            done(vip.on_network(&event)).unwrap();
+            if enough(&event) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(lab::PATIENCE, work)
+        .await
+        .expect("the condition came about");
+}
+
+#[test]
+fn a_vip_has_no_roles() {
+    lab::run(|_| {
+        let mut vip = Vip::new("web-vip", specs(["front", "front"])).unwrap();
+        assert!(matches!(
+            done(vip.promote(&context())),
+            Err(ResourceError::NoRoles {
+                operation: Operation::Promote,
+                ..
+            })
+        ));
+    });
+}
