@@ -1,0 +1,1 @@
+//! Scenarios: three cores run by hand.
