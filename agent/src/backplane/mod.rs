@@ -1,0 +1,3 @@
+//! The dedicated network between voters.
+
+pub mod channel;
