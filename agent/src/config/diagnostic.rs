@@ -251,7 +251,7 @@ fn line_of(text: &str, at: usize) -> usize {
 }
 
 /// ` (did you mean "x"?)` when a known name is close to the given one, else nothing.
-pub(super) fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     closest(given, known).map_or_else(String::new, |k| format!(" (did you mean \"{k}\"?)"))
 }
 
