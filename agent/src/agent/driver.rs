@@ -11,6 +11,7 @@ use tracing::{debug, error, info, warn};
 use super::{
     executor::{Executor, Job, Report},
     inputs::{Input, Request},
+    network::Network,
     slots::Slots,
     timer::{self, Timer},
 };
@@ -23,11 +24,13 @@ use crate::{
         entry::Entry,
         ids::{Nanos, VoterId},
         message::Message,
+        state::State,
         timing::Timing,
-        view::View,
+        view::{PeerView, View},
     },
     kernel::Kernel,
-    quorum::{ProposeError, Quorum},
+    netlink::watch::Event,
+    quorum::Quorum,
     telemetry::{Recorder, record::Mark},
 };
 
@@ -43,12 +46,12 @@ pub struct Driver {
     pub(super) timing: Timing,
     pub(super) kernel: Arc<Kernel>,
     pub(super) pulse: Arc<PulseShared>,
-    pub(super) quorum: Arc<Quorum>,
+    pub(super) quorum: Arc<Quorum<State>>,
     pub(super) channel: Arc<Channel>,
     pub(super) executor: Executor,
     pub(super) recorder: Recorder,
     pub(super) slots: Slots,
-    pub(super) fronts: super::fronts::Fronts,
+    pub(super) network: Network,
     pub(super) facts: super::status::Facts,
     pub(super) sender: mpsc::UnboundedSender<Input>,
     pub(super) inputs: mpsc::UnboundedReceiver<Input>,
@@ -131,12 +134,15 @@ impl Driver {
             Input::ProposalFailed(entry) => self.core.on_proposal_failed(now, &entry),
             Input::Raft => {}
             Input::Executor(report) => self.executor_says(now, report),
-            Input::Front { device, up } => {
-                if self.fronts.set(&device, up) {
+            Input::Network(event) => {
+                for (device, up) in self.network.note(&event) {
                     info!(device, up, "front link changed");
                 }
+                // Addresses that appear are no news to the resources, and a thousand VIPs would flood them.
+                if !matches!(event, Event::Address(_)) {
+                    self.executor.send(Job::Network(event));
+                }
             }
-            Input::AddressLost(group) => self.executor.send(Job::Repair(group)),
             Input::Request(request) => self.answer(now, request),
         }
     }
@@ -190,13 +196,13 @@ impl Driver {
         self.pulse.term.store(raft.term, Relaxed);
         self.pulse.log_index.store(raft.log_index, Relaxed);
         let tables = self.kernel.tables();
-        let peers = self.facts.peers.iter().map(|peer| (*peer, tables.peer_view(*peer))).collect();
+        let peers = self.facts.peers.iter().map(|peer| (*peer, peer_view(&tables.peer_view(*peer)))).collect();
         let now = clock::now();
         View {
             peers,
             lease_end: tables.lease_end(),
             punctual_since: self.pulse.punctual_since(now, self.timing.interval_ns),
-            front_up: self.fronts.all_up(),
+            front_up: self.network.fronts_up(),
             raft,
         }
     }
@@ -225,7 +231,8 @@ impl Driver {
             Command::Announce { group } => self.executor.send(Job::Announce(group)),
             Command::Send { to, message } => self.send(to, &message),
             Command::Propose(entry) => self.propose(entry),
-            Command::Elect => self.quorum.elect(),
+            Command::Elect => self.elect(),
+            Command::Resume => self.quorum.resume(),
             Command::StepAside { to } => {
                 info!(%to, "stepping aside as raft leader");
                 self.quorum.step_aside();
@@ -247,9 +254,19 @@ impl Driver {
 
     fn send(&self, to: VoterId, message: &Message) {
         match serde_json::to_vec(message) {
-            Ok(bytes) => self.channel.send(to, bytes.into()),
+            // A message may be lost: the core repeats what matters.
+            Ok(bytes) => drop(self.channel.send(to, &bytes)),
             Err(error) => error!(%error, "a message could not be encoded"),
         }
+    }
+
+    fn elect(&self) {
+        let quorum = Arc::clone(&self.quorum);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = quorum.elect().await {
+                debug!(%error, "not elected");
+            }
+        });
     }
 
     fn propose(&self, entry: Entry) {
@@ -264,5 +281,21 @@ impl Driver {
                 }
             }
         });
+    }
+}
+
+/// The part of a peer's row that the core decides by.
+fn peer_view(row: &crate::kernel::PeerView) -> PeerView {
+    PeerView {
+        last_acknowledged: row.last_acknowledged,
+        floor: row.floor,
+        last_seen: row.last_seen,
+        incarnation: row.incarnation,
+        holds_lease: row.holds_lease,
+        gate_index: row.gate_index,
+        log_index: row.log_index,
+        token_since: row.token_since,
+        leader: row.leader,
+        term: row.term,
     }
 }

@@ -54,8 +54,13 @@ pub enum Report {
     StartFailed(GroupId, Epoch, String),
 }
 
-/// The resources of one group, in the order in which they start.
-pub type Stack = Vec<Box<dyn Resource>>;
+/// What one group consists of.
+pub struct Stack {
+    /// Its resources, in the order in which they start.
+    pub resources: Vec<Box<dyn Resource>>,
+    /// How many addresses they carry, for the flight recorder.
+    pub addresses: usize,
+}
 
 /// The handle of the executor's thread.
 #[derive(Debug)]
@@ -150,7 +155,7 @@ impl Loop {
     fn clear(&mut self) {
         for (id, group) in &mut self.groups {
             let context = Context { group: id.clone(), epoch: 0 };
-            for resource in group.stack.iter_mut().rev() {
+            for resource in group.stack.resources.iter_mut().rev() {
                 let left = matches!(settle(&self.runtime, resource.as_mut(), Operation::Probe, |r| r.probe()), Ok(h) if h != Health::Stopped);
                 if left && let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Stop, |r| r.stop(&context)) {
                     error!(group = %id, %error, "what an earlier agent left could not be stopped");
@@ -182,13 +187,14 @@ impl Loop {
         };
         let context = Context { group: id.clone(), epoch };
         let mut failure = None;
-        for resource in &mut group.stack {
+        let addresses = group.stack.addresses;
+        for resource in &mut group.stack.resources {
             match settle(&self.runtime, resource.as_mut(), Operation::Start, |r| r.start(&context)) {
                 Ok(()) => {
                     let name = resource.name().to_owned();
                     for milestone in resource.milestones().iter().filter(|m| m.at != 0) {
                         let mark = match milestone.phase {
-                            "address" => Mark::AddressesAdded { group: id.clone(), epoch, count: resource.parts() },
+                            "address" => Mark::AddressesAdded { group: id.clone(), epoch, count: addresses },
                             "announce" => Mark::Announced { group: id.clone(), epoch },
                             _ => continue,
                         };
@@ -230,7 +236,7 @@ impl Loop {
         group.schedule = None;
         let context = Context { group: id.clone(), epoch };
         let mut stopped = true;
-        for resource in group.stack.iter_mut().rev() {
+        for resource in group.stack.resources.iter_mut().rev() {
             if let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Stop, |r| r.stop(&context)) {
                 error!(group = %id, %error, "a resource could not be stopped; the gate stays closed");
                 stopped = false;
@@ -241,7 +247,7 @@ impl Loop {
 
     fn network(&mut self, event: &Event) {
         for (id, group) in &mut self.groups {
-            for resource in &mut group.stack {
+            for resource in &mut group.stack.resources {
                 if let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Monitor, |r| r.on_network(event)) {
                     warn!(group = %id, %error, "the group could not follow a change of the network");
                 }
@@ -259,7 +265,7 @@ impl Loop {
             if schedule.due().is_none() {
                 group.schedule = None;
             }
-            for resource in &mut group.stack {
+            for resource in &mut group.stack.resources {
                 if let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Announce, |r| r.announce()) {
                     warn!(group = %id, %error, "the group could not be announced");
                 }
@@ -274,7 +280,7 @@ impl Loop {
         }
         let mut next = Duration::from_secs(60);
         for (id, group) in self.groups.iter_mut().filter(|(_, g)| g.running.is_some()) {
-            for resource in &mut group.stack {
+            for resource in &mut group.stack.resources {
                 next = next.min(resource.monitor_interval().unwrap_or(next));
                 match settle(&self.runtime, resource.as_mut(), Operation::Monitor, |r| r.monitor()) {
                     Ok(Health::Running) => {}

@@ -8,10 +8,11 @@ use crate::{
     cluster::{
         core::OrderRefused,
         entry::Entry,
-        ids::{GroupId, Index, Nanos, VoterId},
+        ids::{Index, Nanos, VoterId},
         message::{Message, Order},
         state::State,
     },
+    netlink::watch::Event,
     telemetry::metrics::Snapshot,
 };
 
@@ -33,17 +34,12 @@ pub enum Input {
     ProposalFailed(Entry),
     /// Raft's leader or term changed.
     Raft,
+    /// Raft has stopped by itself: its disk failed.
+    RaftEnded,
     /// The executor has done something.
     Executor(Report),
-    /// A front link went up or down.
-    Front {
-        /// The device.
-        device: String,
-        /// Whether it can carry packets.
-        up: bool,
-    },
-    /// Somebody removed an address of a group that runs here.
-    AddressLost(GroupId),
+    /// A device or an address changed.
+    Network(Event),
     /// Somebody asks.
     Request(Request),
 }

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
@@ -12,7 +12,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use baton_ebpf::wire::{self, Beat};
+use baton_ebpf::wire;
 use rustix::{
     event::{EventfdFlags, eventfd},
     time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime},
@@ -22,7 +22,7 @@ use thiserror::Error;
 use crate::{
     clock,
     cluster::ids::{Nanos, VoterId},
-    kernel::Tables,
+    kernel::{PeerView, Said, Tables},
     realtime,
 };
 
@@ -45,6 +45,8 @@ pub struct PulseShared {
     punctual_since: AtomicU64,
     /// How often it was late by more than half an interval.
     pub late: AtomicU64,
+    /// The worst lateness, ns.
+    pub late_max: AtomicU64,
     /// Heartbeats that the kernel refused to send.
     pub unsent: AtomicU64,
     /// How often the own lease lapsed.
@@ -68,10 +70,6 @@ pub struct PulseConfig {
     pub me: VoterId,
     /// Whether it is a node.
     pub is_node: bool,
-    /// The cluster's number in a beat.
-    pub cluster: u32,
-    /// This agent's incarnation.
-    pub incarnation: u64,
     /// The digest of the shared configuration.
     pub digest: u32,
     /// Between two beats.
@@ -80,8 +78,6 @@ pub struct PulseConfig {
     pub sockets: Vec<UdpSocket>,
     /// Each peer's address on each link.
     pub peers: Vec<(VoterId, Vec<SocketAddr>)>,
-    /// The key, where no program signs.
-    pub sign_with: Option<[u64; 2]>,
     /// Whether to run with realtime priority.
     pub realtime: bool,
 }
@@ -247,6 +243,7 @@ impl Loop {
         let mut due = clock::now();
         while !self.shared.stop.load(Relaxed) {
             let now = clock::now();
+            self.shared.late_max.fetch_max(now.saturating_sub(due), Relaxed);
             if now.saturating_sub(due) > interval / 2 {
                 self.shared.late.fetch_add(1, Relaxed);
                 self.shared.punctual_since.store(now, Relaxed);
@@ -266,31 +263,21 @@ impl Loop {
     /// Sends one beat to every peer on every link.
     fn beat(&mut self, now: Nanos) {
         let holds_lease = self.tables.lease_end() > now;
-        let mut beat = Beat {
-            cluster: self.config.cluster,
-            kind: wire::KIND_BEAT,
-            node: self.config.me.0,
+        let leader = self.shared.leader.load(Relaxed) as u8;
+        let said = Said {
             flags: if holds_lease { wire::FLAG_LEASE } else { 0 } | if self.config.is_node { wire::FLAG_NODE } else { 0 },
-            leader: self.shared.leader.load(Relaxed) as u8,
+            leader: (leader != 0).then_some(VoterId(leader)),
             silent: self.shared.silent.load(Relaxed) as u8,
-            gate_index: self.tables.gate_index(),
             token: self.shared.token.load(Relaxed),
             digest: self.config.digest,
             term: self.shared.term.load(Relaxed),
             log_index: self.shared.log_index.load(Relaxed),
-            ..Beat::default()
         };
         for destination in &mut self.destinations {
             let Some(socket) = self.config.sockets.get(destination.link) else { continue };
             destination.sequence += 1;
-            beat.to = destination.peer.0;
-            beat.link = destination.link as u8;
-            beat.order = wire::order(self.config.incarnation, destination.sequence);
-            let mut words = beat.words();
-            if let Some(key) = self.config.sign_with {
-                wire::seal(&mut words, key, clock::now());
-            }
-            let sent = socket2::SockRef::from(socket).send_to(&wire::to_bytes(&words), &destination.address);
+            let beat = self.tables.beat(destination.peer, destination.link as u8, destination.sequence, &said);
+            let sent = socket2::SockRef::from(socket).send_to(&beat, &destination.address);
             if sent.is_err() {
                 self.shared.unsent.fetch_add(1, Relaxed);
             }
@@ -301,7 +288,7 @@ impl Loop {
     fn look(&mut self, now: Nanos) {
         let mut changed = false;
         for (peer, _) in &self.config.peers {
-            let word = self.tables.peer_condition(*peer);
+            let word = condition(&self.tables.peer_view(*peer));
             if let Some(seen) = self.seen.get_mut(peer.0 as usize)
                 && *seen != word
             {
@@ -324,6 +311,13 @@ impl Loop {
     }
 }
 
+/// All of a peer's beat that the core wants to hear of at once, folded into a word: equal words mean no news.
+fn condition(peer: &PeerView) -> u64 {
+    let leader = peer.leader.map_or(0, |l| u64::from(l.0));
+    let parts = [peer.incarnation, u64::from(peer.holds_lease), leader, peer.term, peer.log_index, u64::from(peer.digest)];
+    parts.iter().fold(0xcbf2_9ce4_8422_2325, |word, part| (word ^ part).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23))
+}
+
 fn arm(timer: &OwnedFd, due: Nanos) -> rustix::io::Result<()> {
     let value = Timespec { tv_sec: (due / 1_000_000_000) as i64, tv_nsec: (due % 1_000_000_000) as _ };
     let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -333,9 +327,4 @@ fn arm(timer: &OwnedFd, due: Nanos) -> rustix::io::Result<()> {
 fn wait(timer: &OwnedFd) -> rustix::io::Result<()> {
     let mut expirations = [0u8; 8];
     rustix::io::retry_on_intr(|| rustix::io::read(timer, &mut expirations)).map(drop)
-}
-
-/// The addresses of one link's peers, for [`PulseConfig::peers`].
-pub fn addresses(backplane: &[IpAddr], port: u16) -> Vec<SocketAddr> {
-    backplane.iter().map(|ip| SocketAddr::new(*ip, port)).collect()
 }
