@@ -1,0 +1,3 @@
+//! The backplane: the network for cluster traffic.
+
+pub mod responder;
