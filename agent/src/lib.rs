@@ -1,6 +1,7 @@
 //! Baton, a failover agent for Linux. See docs/architecture.md for the map of this crate.
 
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
