@@ -94,7 +94,9 @@ pub enum QuorumError {
         incarnation: Incarnation,
     },
     /// Two configurations name different voters.
-    #[error("voter {peer} is configured with the voters {theirs:?}, this machine with {mine:?}: make them equal")]
+    #[error(
+        "voter {peer} is configured with the voters {theirs:?}, this machine with {mine:?}: make them equal"
+    )]
     OtherVoters {
         /// The peer.
         peer: VoterId,
@@ -115,7 +117,9 @@ pub enum QuorumError {
         configured: Vec<VoterId>,
     },
     /// The configuration's voters are not usable.
-    #[error("the configuration names the voters {voters:?}, which must contain this one, {me}, once each")]
+    #[error(
+        "the configuration names the voters {voters:?}, which must contain this one, {me}, once each"
+    )]
     Voters {
         /// The list.
         voters: Vec<VoterId>,
@@ -212,25 +216,59 @@ impl<M: Replicated> Quorum<M> {
         if first {
             first::ask(&channel, me, &voters).await?;
             let seeded = log.seed(first::membership(&voters)).await;
-            seeded.map_err(|source| LogError::Io { path: config.data_dir.clone(), source })?;
+            seeded.map_err(|source| LogError::Io {
+                path: config.data_dir.clone(),
+                source,
+            })?;
         }
-        let network = Network { channel: Arc::clone(&channel), log: log.clone() };
-        let settings = Arc::new(settings::raft(&config.cluster, config.lease_ns, config.snapshot_entries));
+        let network = Network {
+            channel: Arc::clone(&channel),
+            log: log.clone(),
+        };
+        let settings = Arc::new(settings::raft(
+            &config.cluster,
+            config.lease_ns,
+            config.snapshot_entries,
+        ));
         let raft = Raft::new(node_id(me), settings, network, log.clone(), machine)
             .await
             .map_err(|error| QuorumError::Raft(error.to_string()))?;
-        let stored: Vec<VoterId> =
-            raft.metrics().borrow().membership_config.voter_ids().filter_map(voter_id).collect();
-        let stored = if stored.is_empty() { members(&raft).await? } else { stored };
+        let stored: Vec<VoterId> = raft
+            .metrics()
+            .borrow()
+            .membership_config
+            .voter_ids()
+            .filter_map(voter_id)
+            .collect();
+        let stored = if stored.is_empty() {
+            members(&raft).await?
+        } else {
+            stored
+        };
         if stored != voters {
-            return Err(QuorumError::VotersChanged { stored, configured: voters });
+            return Err(QuorumError::VotersChanged {
+                stored,
+                configured: voters,
+            });
         }
         if service.raft.set(raft.clone()).is_err() {
             return Err(QuorumError::Raft("it was started twice".to_owned()));
         }
         let (changed, changes) = watch::channel(raft_view(&raft));
         let watcher = tokio::spawn(watch_raft(raft.clone(), me, changed)).abort_handle();
-        Ok((Self { me, voters, raft, channel, log, view, changes, watcher }, events))
+        Ok((
+            Self {
+                me,
+                voters,
+                raft,
+                channel,
+                log,
+                view,
+                changes,
+                watcher,
+            },
+            events,
+        ))
     }
 
     /// Appends an entry through the leader and waits until it is applied there. A refusal is in [`Applied::outcome`].
@@ -246,10 +284,15 @@ impl<M: Replicated> Quorum<M> {
             let leader = match answer {
                 Proposed::Applied(applied) => return Ok(applied),
                 Proposed::Unknown => return Err(ProposeError::Unknown),
-                Proposed::NotLeader(leader) => leader.and_then(voter_id).filter(|leader| *leader != self.me),
+                Proposed::NotLeader(leader) => leader
+                    .and_then(voter_id)
+                    .filter(|leader| *leader != self.me),
             };
             let leader = leader.ok_or(ProposeError::NoLeader)?;
-            let reply = self.channel.call(leader, method::PROPOSE, body.clone(), PROPOSE_DEADLINE).await;
+            let reply = self
+                .channel
+                .call(leader, method::PROPOSE, body.clone(), PROPOSE_DEADLINE)
+                .await;
             answer = match reply {
                 Ok(reply) => wire::decode(&reply).map_err(|_| ProposeError::Unknown)?,
                 // Refused before it came to an append: raft is not up there yet.
@@ -271,23 +314,38 @@ impl<M: Replicated> Quorum<M> {
         if self.view().leader == Some(self.me) {
             return Ok(());
         }
-        let question = wire::encode(&WouldVote { last: self.log.last() });
+        let question = wire::encode(&WouldVote {
+            last: self.log.last(),
+        });
         let question = question.map_err(|error| ElectError::Stopped(error.to_string()))?;
         let mut answers: FuturesUnordered<_> = self
             .channel
             .peers()
-            .map(|peer| self.channel.call(peer, method::WOULD_VOTE, question.clone(), WOULD_VOTE_DEADLINE))
+            .map(|peer| {
+                self.channel.call(
+                    peer,
+                    method::WOULD_VOTE,
+                    question.clone(),
+                    WOULD_VOTE_DEADLINE,
+                )
+            })
             .collect();
         let voters = self.voters.len();
         let mut granted = 1;
         while granted < majority(voters) {
             match answers.next().await {
-                Some(Ok(answer)) => granted += usize::from(wire::decode::<bool>(&answer).unwrap_or(false)),
+                Some(Ok(answer)) => {
+                    granted += usize::from(wire::decode::<bool>(&answer).unwrap_or(false))
+                }
                 Some(Err(_)) => {}
                 None => return Err(ElectError::NoMajority { granted, voters }),
             }
         }
-        self.raft.trigger().elect().await.map_err(|error| ElectError::Stopped(error.to_string()))
+        self.raft
+            .trigger()
+            .elect()
+            .await
+            .map_err(|error| ElectError::Stopped(error.to_string()))
     }
 
     /// Stops the leader's heartbeats, so that another voter can be elected once raft's leader lease is over. They come
@@ -324,7 +382,13 @@ impl<M: Replicated> Quorum<M> {
 
     /// Why raft has stopped, if it has: a disk that failed. The agent cannot go on then.
     pub fn failure(&self) -> Option<String> {
-        self.raft.metrics().borrow().running_state.as_ref().err().map(ToString::to_string)
+        self.raft
+            .metrics()
+            .borrow()
+            .running_state
+            .as_ref()
+            .err()
+            .map(ToString::to_string)
     }
 
     /// openraft's own metrics, for the status page.
@@ -334,7 +398,11 @@ impl<M: Replicated> Quorum<M> {
 
     /// Takes a snapshot now, to shorten the log.
     pub async fn snapshot(&self) -> Result<(), QuorumError> {
-        self.raft.trigger().snapshot().await.map_err(|error| QuorumError::Raft(error.to_string()))
+        self.raft
+            .trigger()
+            .snapshot()
+            .await
+            .map_err(|error| QuorumError::Raft(error.to_string()))
     }
 
     /// Stops raft; the log closes once the last of its tasks has ended.
@@ -353,9 +421,16 @@ impl<M> Drop for Quorum<M> {
 
 /// The members of the effective membership; the metrics may not have been published yet.
 async fn members(raft: &Raft) -> Result<Vec<VoterId>, QuorumError> {
-    raft.with_raft_state(|state| state.membership_state.effective().voter_ids().filter_map(voter_id).collect())
-        .await
-        .map_err(|error| QuorumError::Raft(error.to_string()))
+    raft.with_raft_state(|state| {
+        state
+            .membership_state
+            .effective()
+            .voter_ids()
+            .filter_map(voter_id)
+            .collect()
+    })
+    .await
+    .map_err(|error| QuorumError::Raft(error.to_string()))
 }
 
 fn raft_view(raft: &Raft) -> RaftView {

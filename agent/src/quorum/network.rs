@@ -10,7 +10,8 @@ use openraft::{
     },
     network::{Backoff, RPCOption},
     raft::{
-        AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, SnapshotResponse, VoteResponse,
+        AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, SnapshotResponse,
+        VoteResponse,
     },
 };
 use serde::de::DeserializeOwned;
@@ -45,7 +46,11 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     async fn new_client(&mut self, target: u64, _node: &()) -> Peer {
         // A number that is no voter's is answered by the channel: "no peer".
         let peer = voter_id(target).unwrap_or(VoterId(0));
-        Peer { peer, channel: Arc::clone(&self.channel), log: self.log.clone() }
+        Peer {
+            peer,
+            channel: Arc::clone(&self.channel),
+            log: self.log.clone(),
+        }
     }
 }
 
@@ -73,7 +78,9 @@ impl Peer {
     ) -> Result<T, Failure> {
         let body = body.map_err(|error| Failure::Unreachable(Unreachable::new(&error)))?;
         match self.channel.call(self.peer, method, body, deadline).await {
-            Ok(reply) => wire::decode(&reply).map_err(|error| Failure::Unreachable(Unreachable::new(&error))),
+            Ok(reply) => {
+                wire::decode(&reply).map_err(|error| Failure::Unreachable(Unreachable::new(&error)))
+            }
             Err(error @ (RpcError::Deadline(_) | RpcError::Restarted(_))) => {
                 Err(Failure::Late(NetworkError::new(&error)))
             }
@@ -101,9 +108,14 @@ impl RaftNetwork<TypeConfig> for Peer {
     ) -> Result<AppendEntriesResponse<u64>, CallError<openraft::error::Infallible>> {
         // A leader appends before its own disk has the entry; nobody may hear of a commit before that (see `log`).
         if let Some(committed) = rpc.leader_commit {
-            self.log.durable(committed.index).await.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
+            self.log
+                .durable(committed.index)
+                .await
+                .map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
         }
-        Ok(self.call(method::APPEND, wire::encode(&rpc), RPC_DEADLINE).await?)
+        Ok(self
+            .call(method::APPEND, wire::encode(&rpc), RPC_DEADLINE)
+            .await?)
     }
 
     async fn vote(
@@ -111,14 +123,17 @@ impl RaftNetwork<TypeConfig> for Peer {
         rpc: RequestVote,
         _option: RPCOption,
     ) -> Result<VoteResponse<u64>, CallError<openraft::error::Infallible>> {
-        Ok(self.call(method::VOTE, wire::encode(&rpc), RPC_DEADLINE).await?)
+        Ok(self
+            .call(method::VOTE, wire::encode(&rpc), RPC_DEADLINE)
+            .await?)
     }
 
     async fn install_snapshot(
         &mut self,
         _rpc: InstallSnapshotRequest<TypeConfig>,
         _option: RPCOption,
-    ) -> Result<InstallSnapshotResponse<u64>, CallError<openraft::error::InstallSnapshotError>> {
+    ) -> Result<InstallSnapshotResponse<u64>, CallError<openraft::error::InstallSnapshotError>>
+    {
         // openraft calls this from its own full_snapshot alone, which is replaced below.
         let error = std::io::Error::other("snapshots are sent as a whole, not in chunks");
         Err(RPCError::Unreachable(Unreachable::new(&error)))
@@ -131,7 +146,10 @@ impl RaftNetwork<TypeConfig> for Peer {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<u64>, StreamingError<TypeConfig, Fatal<u64>>> {
-        let head = SnapshotHead { vote, meta: snapshot.meta };
+        let head = SnapshotHead {
+            vote,
+            meta: snapshot.meta,
+        };
         let body = wire::encode_snapshot(&head, snapshot.snapshot.get_ref());
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),

@@ -34,7 +34,9 @@ pub struct Barriers {
 
 impl Replicated for Barriers {
     fn apply(&mut self, _index: Index, entry: &Entry) -> Result<(), String> {
-        let Entry::Barrier { voter, incarnation } = entry else { return Err("not a barrier".to_owned()) };
+        let Entry::Barrier { voter, incarnation } = entry else {
+            return Err("not a barrier".to_owned());
+        };
         if *incarnation <= self.incarnation(*voter) {
             return Err("an older incarnation".to_owned());
         }
@@ -42,13 +44,18 @@ impl Replicated for Barriers {
         Ok(())
     }
 
+    fn skip(&mut self, _index: Index) {}
+
     fn incarnation(&self, voter: VoterId) -> Incarnation {
         self.incarnations.get(&voter).copied().unwrap_or(0)
     }
 }
 
 pub fn barrier(voter: u8, incarnation: Incarnation) -> Entry {
-    Entry::Barrier { voter: VoterId(voter), incarnation }
+    Entry::Barrier {
+        voter: VoterId(voter),
+        incarnation,
+    }
 }
 
 /// Waits for a condition, for a generous time.
@@ -122,7 +129,11 @@ impl Cluster {
             incarnation: incarnation::advance(&data_dir).expect("incarnation"),
             links: links(VoterId(id)),
             port: self.port,
-            peers: self.voters.iter().map(|peer| (*peer, links(*peer))).collect(),
+            peers: self
+                .voters
+                .iter()
+                .map(|peer| (*peer, links(*peer)))
+                .collect(),
         });
         let (channel, incoming) = channel.expect("channel");
         let config = QuorumConfig {
@@ -138,7 +149,12 @@ impl Cluster {
             let started = Instant::now();
             let (quorum, events) = Quorum::start(config, Arc::clone(&channel)).await?;
             assert!(started.elapsed() < Duration::from_secs(30));
-            Ok(Voter { quorum, events, channel, incoming })
+            Ok(Voter {
+                quorum,
+                events,
+                channel,
+                incoming,
+            })
         }
     }
 
@@ -153,8 +169,14 @@ impl Cluster {
     pub async fn restart(&mut self, id: u8) {
         let start = Instant::now();
         while let Err(error) = self.try_start(id).await {
-            let in_use = matches!(&error, QuorumError::Log(baton::quorum::log::LogError::InUse { .. }));
-            assert!(in_use && start.elapsed() < Duration::from_secs(30), "{error}");
+            let in_use = matches!(
+                &error,
+                QuorumError::Log(baton::quorum::log::LogError::InUse { .. })
+            );
+            assert!(
+                in_use && start.elapsed() < Duration::from_secs(30),
+                "{error}"
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -183,7 +205,10 @@ impl Cluster {
     }
 
     pub fn leader(&self) -> Option<u8> {
-        self.running.iter().find(|(_, voter)| voter.quorum.is_leader()).map(|(id, _)| *id)
+        self.running
+            .iter()
+            .find(|(_, voter)| voter.quorum.is_leader())
+            .map(|(id, _)| *id)
     }
 
     /// Calls elections at one voter until everybody knows it as the leader.
@@ -194,16 +219,26 @@ impl Cluster {
             drop(self.voter(id).quorum.elect().await);
             let patience = Instant::now();
             while patience.elapsed() < Duration::from_millis(200) {
-                if self.running.values().all(|voter| voter.quorum.view().leader == Some(VoterId(id))) {
+                if self
+                    .running
+                    .values()
+                    .all(|voter| voter.quorum.view().leader == Some(VoterId(id)))
+                {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            assert!(start.elapsed() < Duration::from_secs(30), "voter {id} is never elected");
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "voter {id} is never elected"
+            );
         }
     }
 
     pub async fn applied(&self, id: u8, index: Index) {
-        wait("an entry is applied", || self.voter(id).quorum.state().1 >= index).await;
+        wait("an entry is applied", || {
+            self.voter(id).quorum.state().1 >= index
+        })
+        .await;
     }
 }

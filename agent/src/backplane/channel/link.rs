@@ -30,7 +30,9 @@ pub(super) enum LinkEnd {
     Ciphertext,
     #[error("a message was truncated, oversized or of an unknown kind")]
     Message,
-    #[error("the other side took nothing for {STUCK_TIMEOUT:?}, or fell {QUEUE_BYTES_MAX} bytes behind")]
+    #[error(
+        "the other side took nothing for {STUCK_TIMEOUT:?}, or fell {QUEUE_BYTES_MAX} bytes behind"
+    )]
     Stuck,
     #[error("a newer connection or incarnation took its place")]
     Replaced,
@@ -59,7 +61,10 @@ impl Link {
         Self {
             stream,
             noise,
-            out: Mutex::new(Out { nonce: sent, ..Out::default() }),
+            out: Mutex::new(Out {
+                nonce: sent,
+                ..Out::default()
+            }),
             more: Notify::new(),
             closed: AtomicBool::new(false),
             closing: Notify::new(),
@@ -105,11 +110,17 @@ impl Link {
             plain.push(u8::from(chunks.peek().is_none()));
             plain.extend_from_slice(chunk);
             let length = plain.len() + TAG_BYTES;
-            let Ok(prefix) = u16::try_from(length) else { return false };
+            let Ok(prefix) = u16::try_from(length) else {
+                return false;
+            };
             let at = out.waiting.len();
             out.waiting.extend_from_slice(&prefix.to_be_bytes());
             out.waiting.resize(at + 2 + length, 0);
-            if self.noise.write_message(out.nonce, &plain, &mut out.waiting[at + 2..]).is_err() {
+            if self
+                .noise
+                .write_message(out.nonce, &plain, &mut out.waiting[at + 2..])
+                .is_err()
+            {
                 return false;
             }
             out.nonce += 1;
@@ -156,11 +167,19 @@ impl Link {
         loop {
             self.more.notified().await;
             loop {
-                if self.out.lock().unwrap_or_else(PoisonError::into_inner).waiting.is_empty() {
+                if self
+                    .out
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .waiting
+                    .is_empty()
+                {
                     break;
                 }
                 match timeout(STUCK_TIMEOUT, self.stream.writable()).await {
-                    Ok(Ok(())) => self.flush(&mut self.out.lock().unwrap_or_else(PoisonError::into_inner)),
+                    Ok(Ok(())) => {
+                        self.flush(&mut self.out.lock().unwrap_or_else(PoisonError::into_inner))
+                    }
                     Ok(Err(error)) => return error.into(),
                     Err(_) => return LinkEnd::Stuck,
                 }
@@ -169,7 +188,12 @@ impl Link {
     }
 
     async fn read(&self, received: u64, mut receive: impl FnMut(Bytes) -> bool) -> LinkEnd {
-        let mut opener = Opener { nonce: received, input: BytesMut::with_capacity(1 << 14), message: BytesMut::new(), plain: vec![0; FRAME_BYTES_MAX] };
+        let mut opener = Opener {
+            nonce: received,
+            input: BytesMut::with_capacity(1 << 14),
+            message: BytesMut::new(),
+            plain: vec![0; FRAME_BYTES_MAX],
+        };
         loop {
             if let Err(error) = self.stream.readable().await {
                 return error.into();
@@ -211,11 +235,17 @@ impl Opener {
     fn open(&mut self, noise: &StatelessTransportState) -> Result<Option<Bytes>, LinkEnd> {
         while let [high, low, rest @ ..] = &*self.input {
             let length = usize::from(u16::from_be_bytes([*high, *low]));
-            let Some(frame) = rest.get(..length) else { return Ok(None) };
-            let size = noise.read_message(self.nonce, frame, &mut self.plain).map_err(|_| LinkEnd::Ciphertext)?;
+            let Some(frame) = rest.get(..length) else {
+                return Ok(None);
+            };
+            let size = noise
+                .read_message(self.nonce, frame, &mut self.plain)
+                .map_err(|_| LinkEnd::Ciphertext)?;
             self.nonce += 1;
             self.input.advance(2 + length);
-            let Some((last, chunk)) = self.plain[..size].split_first() else { return Err(LinkEnd::Message) };
+            let Some((last, chunk)) = self.plain[..size].split_first() else {
+                return Err(LinkEnd::Message);
+            };
             if self.message.len() + chunk.len() > MESSAGE_BYTES_MAX {
                 return Err(LinkEnd::Message);
             }

@@ -17,7 +17,10 @@ pub(super) struct Window {
 
 impl Default for Window {
     fn default() -> Self {
-        Self { highest: 0, seen: [0; WORDS] }
+        Self {
+            highest: 0,
+            seen: [0; WORDS],
+        }
     }
 }
 
@@ -60,14 +63,20 @@ impl Replies {
         self.bytes += reply.len();
         self.kept.push_back((id, reply));
         while self.kept.len() > REPLIES_MAX || self.bytes > REPLIES_BYTES_MAX {
-            let Some((_, oldest)) = self.kept.pop_front() else { break };
+            let Some((_, oldest)) = self.kept.pop_front() else {
+                break;
+            };
             self.bytes -= oldest.len();
         }
     }
 
     /// The reply to a request, if it is still kept.
     pub fn find(&self, id: u64) -> Option<Bytes> {
-        self.kept.iter().rev().find(|(kept, _)| *kept == id).map(|(_, reply)| reply.clone())
+        self.kept
+            .iter()
+            .rev()
+            .find(|(kept, _)| *kept == id)
+            .map(|(_, reply)| reply.clone())
     }
 }
 

@@ -18,7 +18,9 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<u64>> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
-        let Some(name) = name.to_str().and_then(|name| name.strip_prefix("log-")) else { continue };
+        let Some(name) = name.to_str().and_then(|name| name.strip_prefix("log-")) else {
+            continue;
+        };
         match name.parse() {
             Ok(segment) => segments.push(segment),
             Err(_) => fs::remove_file(entry.path())?,
@@ -51,7 +53,10 @@ pub(super) fn create(folder: &Path, segment: u64, bytes: u64) -> io::Result<()> 
 
 /// Opens a segment for writing.
 pub(super) fn open(folder: &Path, segment: u64) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open(path(folder, segment))
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path(folder, segment))
 }
 
 /// Makes the names in a folder durable.

@@ -74,7 +74,9 @@ impl Writer {
     pub fn run(mut self, jobs: &mpsc::Receiver<Job>) {
         let (chores, todo) = mpsc::channel();
         let (folder, bytes) = (self.folder.clone(), self.segment_bytes);
-        let helper = std::thread::Builder::new().name("baton-log-files".into()).spawn(move || help(&folder, bytes, &todo));
+        let helper = std::thread::Builder::new()
+            .name("baton-log-files".into())
+            .spawn(move || help(&folder, bytes, &todo));
         if let Err(error) = helper {
             tracing::warn!(%error, "no helper thread for the log: segments are made when they are needed");
         }
@@ -92,13 +94,16 @@ impl Writer {
             }
             match &result {
                 Ok(()) => {
-                    while self.sealed.first().is_some_and(|(_, largest)| self.purged.is_some_and(|p| *largest <= p.index)) {
+                    while self.sealed.first().is_some_and(|(_, largest)| {
+                        self.purged.is_some_and(|p| *largest <= p.index)
+                    }) {
                         chore(Chore::Remove(self.sealed.remove(0).0));
                     }
                 }
                 Err(error) => {
                     tracing::error!(folder = %self.folder.display(), %error, "the log cannot be written");
-                    self.progress.send_modify(|progress| progress.failed = Some(error.to_string()));
+                    self.progress
+                        .send_modify(|progress| progress.failed = Some(error.to_string()));
                 }
             }
             for job in batch {
@@ -137,7 +142,8 @@ impl Writer {
             self.file.sync_data()?;
             *durable = self.offset;
             if let Some(last) = batch.last() {
-                self.progress.send_modify(|progress| progress.durable = last.ticket);
+                self.progress
+                    .send_modify(|progress| progress.durable = last.ticket);
             }
         }
         Ok(())
@@ -177,7 +183,10 @@ impl Writer {
 }
 
 fn report(done: Done, result: &io::Result<()>) {
-    let result = result.as_ref().map(|()| ()).map_err(|error| io::Error::new(error.kind(), error.to_string()));
+    let result = match result {
+        Ok(()) => Ok(()),
+        Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+    };
     match done {
         Done::Nobody => {}
         Done::Raft(flushed) => flushed.log_io_completed(result),
