@@ -2,13 +2,8 @@
 
 use std::process::ExitCode;
 
-use baton::{cli, config::Config};
+use baton::{agent, cli};
 
 fn main() -> ExitCode {
-    cli::main(start_agent)
-}
-
-/// Runs the agent until it is told to stop.
-fn start_agent(_config: Config) -> anyhow::Result<()> {
-    anyhow::bail!("the agent is not part of this build yet")
+    cli::main(agent::run)
 }

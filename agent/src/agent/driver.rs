@@ -31,7 +31,7 @@ use crate::{
     kernel::Kernel,
     netlink::watch::Event,
     quorum::Quorum,
-    telemetry::{Recorder, record::Mark},
+    telemetry::{record::Mark, recorder::Recorder},
 };
 
 /// The core is stepped at most this often after one input; more would mean that it argues with itself.
@@ -56,6 +56,10 @@ pub struct Driver {
     pub(super) sender: mpsc::UnboundedSender<Input>,
     pub(super) inputs: mpsc::UnboundedReceiver<Input>,
     pub(super) stopping: Option<Stopping>,
+    /// Entries that their compare-and-set refused.
+    pub(super) entries_refused: u64,
+    /// Why raft has stopped, once it has.
+    pub(super) broken: Option<String>,
 }
 
 /// An orderly stop under way.
@@ -81,6 +85,9 @@ impl Driver {
             self.pulse.token.fetch_add(1, Relaxed);
             if let Some(halt) = self.settle() {
                 return Ok(Ended::Halted(halt));
+            }
+            if let Some(why) = self.broken.take() {
+                return Ok(Ended::Halted(format!("the replicated log has stopped: {why}")));
             }
             if self.stopped() {
                 return Ok(Ended::Stopped);
@@ -120,7 +127,7 @@ impl Driver {
         }
         if let Some(stopping) = self.stopping.take() {
             // The receiver may be gone: it only waits out of courtesy.
-            drop(stopping.done.send(()));
+            stopping.done.send(()).ok();
         }
         true
     }
@@ -133,6 +140,7 @@ impl Driver {
             Input::Message(from, message) => self.core.on_message(now, from, message),
             Input::ProposalFailed(entry) => self.core.on_proposal_failed(now, &entry),
             Input::Raft => {}
+            Input::RaftEnded => self.broken = Some(self.quorum.failure().unwrap_or_default()),
             Input::Executor(report) => self.executor_says(now, report),
             Input::Network(event) => {
                 for (device, up) in self.network.note(&event) {
@@ -199,12 +207,25 @@ impl Driver {
         let peers = self.facts.peers.iter().map(|peer| (*peer, peer_view(&tables.peer_view(*peer)))).collect();
         let now = clock::now();
         View {
+            configuration_differs: self.configuration_differs(now),
             peers,
             lease_end: tables.lease_end(),
             punctual_since: self.pulse.punctual_since(now, self.timing.interval_ns),
             front_up: self.network.fronts_up(),
             raft,
         }
+    }
+
+    /// Whether most voters that are heard have another configuration than this one.
+    fn configuration_differs(&self, now: Nanos) -> bool {
+        let tables = self.kernel.tables();
+        let mine = self.facts.config.digest as u32;
+        let heard = self.facts.peers.iter().map(|peer| tables.peer_view(*peer)).filter(|row| {
+            row.last_seen != 0 && now.saturating_sub(row.last_seen) <= self.timing.hold_ns()
+        });
+        let (mut same, mut other) = (1, 0);
+        heard.for_each(|row| if row.digest == mine { same += 1 } else { other += 1 });
+        other > same
     }
 
     fn carry_out(&mut self, command: Command) -> Option<String> {
@@ -243,11 +264,15 @@ impl Driver {
         None
     }
 
-    fn record(&self, fact: Fact) {
+    fn record(&mut self, fact: Fact) {
         let now = clock::now();
         if let Fact::Silent(node) = fact {
             let seen = self.kernel.tables().peer_view(node).last_seen;
             self.recorder.mark(seen, Mark::LastBeat { node });
+        }
+        if let Fact::Refused(entry) = fact {
+            self.entries_refused += 1;
+            debug!(entry, "an entry was refused by its compare-and-set");
         }
         self.recorder.fact(now, fact);
     }

@@ -20,7 +20,7 @@ use crate::{
     netlink::{announce::Schedule, watch::Event},
     realtime,
     resources::{Context, Health, Operation, Resource, ResourceError, Work},
-    telemetry::{Recorder, record::Mark},
+    telemetry::{record::Mark, recorder::Recorder},
 };
 
 /// Jobs that may wait. Orders of the core are few; a flood of network events may be dropped, since the monitor finds what they said.
@@ -96,11 +96,6 @@ impl Executor {
             Err(TrySendError::Full(job)) => error!(?job, "the executor's queue is full: the job is dropped, the monitor will repair"),
             Err(TrySendError::Disconnected(job)) => error!(?job, "the executor has ended"),
         }
-    }
-
-    /// A second handle for network events.
-    pub fn sender(&self) -> SyncSender<Job> {
-        self.jobs.clone()
     }
 }
 
@@ -216,7 +211,7 @@ impl Loop {
         group.running = Some(epoch);
         let mut schedule = Schedule::from(clock::now());
         // The start has announced already.
-        schedule.take(clock::now());
+        schedule.claim(clock::now());
         group.schedule = Some(schedule);
         self.recorder.mark(clock::now(), Mark::Started { group: id.clone(), epoch });
         self.report(Report::Started(id.clone(), epoch));
@@ -259,7 +254,7 @@ impl Loop {
         let now = clock::now();
         for (id, group) in &mut self.groups {
             let Some(schedule) = &mut group.schedule else { continue };
-            if !schedule.take(now) {
+            if !schedule.claim(now) {
                 continue;
             }
             if schedule.due().is_none() {

@@ -13,7 +13,7 @@ mod timer;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::Arc,
     thread::JoinHandle,
     time::Duration,
@@ -21,7 +21,6 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use tokio::{
-    io::{Interest, unix::AsyncFd},
     sync::{mpsc, oneshot},
     task::LocalSet,
 };
@@ -55,7 +54,7 @@ use crate::{
     quorum::{Quorum, QuorumConfig, incarnation, machine::AppliedEvent},
     realtime,
     resources::vip::{Vip, VipSpec},
-    telemetry::{Recorder, history::History},
+    telemetry::{history::History, recorder::Recorder},
 };
 
 /// How long an orderly stop may take: releases are two commits each.
@@ -220,8 +219,8 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
     let _responder = if kernel.enforced() {
         None
     } else {
-        let clones = sockets.iter().map(|s| s.try_clone()).collect::<Result<Vec<_>, _>>()?;
-        Some(Responder::start(kernel.tables(), clones, responder_scheduling(realtime))?)
+        let numbered: Vec<_> = sockets.iter().enumerate().collect();
+        Some(Responder::start(kernel.tables(), &numbered, realtime.then_some(realtime::RESPONDER_PRIORITY))?)
     };
     let pulse_config = PulseConfig {
         me,
@@ -234,7 +233,7 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
     };
     let pulse = Pulse::start(pulse_config, kernel.tables(), Arc::clone(&shared))?;
     let wake: OwnedFd = pulse.wake_fd().try_clone_to_owned()?;
-    let wake = AsyncFd::with_interest(wake, Interest::READABLE)?;
+    let wake = timer::readable(wake)?;
 
     let (channel, mut messages) = Channel::start(ChannelConfig {
         me,
@@ -318,6 +317,7 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
         inputs,
         stopping: None,
         entries_refused: 0,
+        broken: None,
     };
     let ended = driver.run(wake).await?;
     // The heartbeats end last: until here this voter goes on acknowledging and being seen.
@@ -366,7 +366,7 @@ async fn stop_requested(inputs: &mut mpsc::UnboundedReceiver<Input>) {
     while let Some(input) = inputs.recv().await {
         if let Input::Request(Request::Stop { done, .. }) = input {
             // Whoever asked may have gone.
-            drop(done.send(()));
+            done.send(()).ok();
             return;
         }
     }
@@ -424,13 +424,5 @@ fn outcome(ended: Result<anyhow::Result<Ended>, oneshot::error::RecvError>) -> a
 fn join(core: JoinHandle<()>) {
     if core.is_finished() && core.join().is_err() {
         error!("the core thread panicked");
-    }
-}
-
-fn responder_scheduling(realtime: bool) -> impl Fn() + Clone + Send + 'static {
-    move || {
-        if realtime && let Err(error) = realtime::become_fifo(realtime::RESPONDER_PRIORITY) {
-            warn!(%error, "heartbeats are answered without realtime priority");
-        }
     }
 }

@@ -18,7 +18,7 @@ impl Timer {
     /// A disarmed timer; needs a tokio runtime.
     pub fn new() -> io::Result<Self> {
         let fd = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        Ok(Self { fd: AsyncFd::with_interest(fd, Interest::READABLE)? })
+        Ok(Self { fd: readable(fd)? })
     }
 
     /// Fires at `due` (an instant of CLOCK_BOOTTIME; a past one fires at once), or never.
@@ -37,6 +37,13 @@ impl Timer {
     pub async fn fired(&self) -> io::Result<()> {
         drain(&self.fd).await
     }
+}
+
+/// A descriptor that tokio watches for something to read.
+pub fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd keeps its descriptor open, and the same one, until it is dropped, and the AsyncFd owns it.
+    let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    Ok(watched?)
 }
 
 /// Waits until an eventfd or timerfd has counted something, and takes the count.

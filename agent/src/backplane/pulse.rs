@@ -306,7 +306,7 @@ impl Loop {
         }
         if changed {
             // A full counter is a pending wake-up already.
-            drop(rustix::io::write(&*self.wake, &1u64.to_ne_bytes()));
+            rustix::io::write(&*self.wake, &1u64.to_ne_bytes()).ok();
         }
     }
 }

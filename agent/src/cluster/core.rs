@@ -103,6 +103,11 @@ impl Core {
         &self.settings
     }
 
+    /// What another voter last reported, if it has.
+    pub fn report_of(&self, voter: VoterId) -> Option<&Report> {
+        self.reports.get(&voter)
+    }
+
     /// Whether this machine's barrier is applied: only then does it promise and own (rule 5).
     pub fn is_started(&self) -> bool {
         self.sight(self.now).started()
