@@ -84,6 +84,9 @@ impl Keepalived {
             .ns
             .feed("ip", &["-force", "-batch", "-"], &leftovers())
             .ok();
+        for stale in ["pid", "vrrp.pid"] {
+            fs::remove_file(path(stale)).ok();
+        }
         let mut command = Command::new("keepalived");
         command
             .args([
