@@ -6,12 +6,13 @@
 //! faults and the same eyes.
 
 pub mod addresses;
-//TODO pub mod baton;
+pub mod baton;
 pub mod burn;
 pub mod faults;
-//TODO pub mod haproxy;
+pub mod freeze;
+pub mod haproxy;
 pub mod home;
-//TODO pub mod http;
+pub mod http;
 pub mod keepalived;
 pub mod lock;
 pub mod netns;
