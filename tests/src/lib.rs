@@ -10,6 +10,7 @@ pub mod baton;
 pub mod burn;
 pub mod faults;
 pub mod freeze;
+pub mod gates;
 pub mod haproxy;
 pub mod home;
 pub mod http;

@@ -48,7 +48,7 @@ pub struct Overlap {
     pub kernel_ns: Option<Nanos>,
     /// By who answered on the wire.
     pub wire_ns: Nanos,
-    /// Pairs of tenures that share an instant: of the gates if recorded, else of the answers on the wire.
+    /// Pairs of tenures that share an instant: of the answers on the wire, and of the gates if recorded.
     pub conflicts: Vec<(Tenure, Tenure)>,
 }
 
@@ -134,7 +134,7 @@ impl Scene {
         if let Some(tenures) = self.system.tenures(&self.lab)? {
             let tenures = overlap::within(&tenures, from, to);
             found.kernel_ns = Some(overlap::overlap_ns(&tenures));
-            found.conflicts = overlap::conflicts(&tenures);
+            found.conflicts.extend(overlap::conflicts(&tenures));
         }
         Ok(found)
     }
