@@ -246,8 +246,8 @@ fn configuration(lab: &Lab, me: &Machine, profile: &Profile, key: &Path) -> Stri
     for voter in lab.voters() {
         let backplane: Vec<_> = voter.backplane.iter().map(|a| format!("\"{a}\"")).collect();
         let (role, front) = match voter.front {
-            Some(_) => ("node", format!("front = [\"front0\"]\n")),
-            None => ("arbiter", String::new()),
+            Some(_) => ("node", "front = [\"front0\"]\n"),
+            None => ("arbiter", ""),
         };
         // Writing to a string cannot fail.
         write!(

@@ -17,17 +17,17 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// Starts one proxy a node, in front of the lab's machines with these names.
-    pub fn start(lab: &Lab, back_ends: &[String]) -> Result<Self> {
+    /// Starts one proxy a node, in front of the lab's back ends.
+    pub fn start(lab: &Lab) -> Result<Self> {
         let mut servers = String::new();
-        for name in back_ends {
-            let machine = lab
-                .clients
-                .iter()
-                .find(|m| m.name == *name)
-                .context("no such back end in the lab")?;
+        for machine in &lab.back_ends {
             let (address, _) = machine.front.context("a back end stands on the front")?;
-            writeln!(servers, "  server {name} {address}:{}", http::PORT)?;
+            writeln!(
+                servers,
+                "  server {} {address}:{}",
+                machine.name,
+                http::PORT
+            )?;
         }
         let text = format!(
             "defaults\n  mode http\n  timeout connect 1s\n  timeout client 5s\n  timeout server 5s\n\

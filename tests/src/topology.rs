@@ -25,6 +25,7 @@ pub const FRONT: &str = "front";
 
 const OBSERVER_HOST: u8 = 250;
 const FIRST_CLIENT_HOST: u8 = 201;
+const FIRST_BACK_END_HOST: u8 = 151;
 
 /// What a lab consists of.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub struct Spec {
     pub backplanes: u8,
     /// Client machines: `client1`, …
     pub clients: u8,
+    /// Machines for back ends of a service: `web1`, …
+    pub back_ends: u8,
 }
 
 impl Spec {
@@ -50,6 +53,7 @@ impl Spec {
             arbiter: true,
             backplanes: 2,
             clients: 1,
+            back_ends: 0,
         }
     }
 }
@@ -82,6 +86,8 @@ pub struct Lab {
     pub arbiter: Option<Machine>,
     /// The clients.
     pub clients: Vec<Machine>,
+    /// The machines for back ends.
+    pub back_ends: Vec<Machine>,
     /// A machine on the front that watches: see [`crate::wire`].
     pub observer: Machine,
     wires: Wires,
@@ -118,9 +124,13 @@ impl Lab {
             .arbiter
             .then(|| build.machine("arb".to_owned(), arbiter_id, 0, true))
             .transpose()?;
-        let clients = (0..spec.clients)
-            .map(|k| build.machine(format!("client{}", k + 1), 0, FIRST_CLIENT_HOST + k, false))
-            .collect::<Result<_>>()?;
+        let row = |name: &str, count: u8, first: u8| -> Result<Vec<Machine>> {
+            (0..count)
+                .map(|k| build.machine(format!("{name}{}", k + 1), 0, first + k, false))
+                .collect()
+        };
+        let clients = row("client", spec.clients, FIRST_CLIENT_HOST)?;
+        let back_ends = row("web", spec.back_ends, FIRST_BACK_END_HOST)?;
         let observer = build.machine("observer".to_owned(), 0, OBSERVER_HOST, false)?;
         let wires = Wires::new(wire);
         Ok(Self {
@@ -128,6 +138,7 @@ impl Lab {
             nodes,
             arbiter,
             clients,
+            back_ends,
             observer,
             wires,
             home,
