@@ -91,7 +91,7 @@ impl ConfigError {
         let handler = GraphicalReportHandler::new_themed(theme)
             .with_width(110)
             .with_links(false)
-            .with_context_lines(0);
+            .with_context_lines(1);
         match handler.render_report(&mut out, self) {
             Ok(()) => out,
             Err(fmt::Error) => self.to_string(),

@@ -52,6 +52,8 @@ pub(super) struct RawVoter {
     pub backplane: Option<At<Vec<At<String>>>>,
     pub hook: Option<At<Vec<At<String>>>>,
     pub front: Option<At<Vec<At<String>>>>,
+    /// Whether there is a `front` at all, be it of a wrong type.
+    pub front_given: bool,
 }
 
 /// `[[group]]`
@@ -163,6 +165,7 @@ impl RawVoter {
             backplane: t.strings(m, "backplane", "[\"10.0.0.1\"]"),
             hook: t.strings(m, "hook", "[\"auto\"]"),
             front: t.strings(m, "front", "[\"eth0\"]"),
+            front_given: t.any("front").is_some(),
         };
         if t.any("id").is_none() {
             t.missing(m, "id", "give each voter a number of its own from 1 to 8, and never give it to another machine");

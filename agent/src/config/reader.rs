@@ -54,7 +54,9 @@ impl<'t, 'i> Table<'t, 'i> {
 
     /// The value of a key, whatever its type.
     pub fn any(&mut self, key: &'static str) -> Option<Value<'t, 'i>> {
-        self.asked.push(key);
+        if !self.asked.contains(&key) {
+            self.asked.push(key);
+        }
         let value = self.entries.get(key)?;
         Some(At {
             value: value.get_ref(),

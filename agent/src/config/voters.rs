@@ -157,7 +157,7 @@ fn check_front(r: &RawVoter, role: Option<Role>, m: &mut Mistakes<'_>) -> Vec<St
     }
     let name = r.name.as_ref().map_or("?", |n| &n.value);
     match (role, &r.front) {
-        (Some(Role::Node), None) => {
+        (Some(Role::Node), None) if !r.front_given => {
             m.error(
                 &r.span,
                 format!("the node \"{name}\" has no `front`"),

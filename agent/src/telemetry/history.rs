@@ -214,3 +214,37 @@ fn append(path: &Path, record: &Record) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_put_aside_before_it_grows_too_large() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let mut record = Record {
+            seq: 0,
+            recorded_by: "lb1".into(),
+            group: Some("web".into()),
+            epoch: 1,
+            cause: Cause::Silent,
+            from: None,
+            to: Some("x".repeat(1_000)),
+            wall_ns: 0,
+            total_ns: 0,
+            phases: Vec::new(),
+        };
+        for seq in 1..=2_500 {
+            record.seq = seq;
+            append(&path, &record).unwrap();
+        }
+        for file in [path.clone(), aside(&path)] {
+            assert!((1..=FILE_BYTES_MAX + 2_000).contains(&fs::metadata(&file).unwrap().len()), "{}", file.display());
+        }
+        let mut state = State::default();
+        read_records(&aside(&path), &mut state).unwrap();
+        read_records(&path, &mut state).unwrap();
+        assert_eq!((state.last_seq, state.kept.len()), (2_500, KEPT_MAX));
+    }
+}

@@ -155,3 +155,7 @@ fn wall_of(at: Nanos) -> u64 {
     let ago = clock::now().saturating_sub(at);
     u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX).saturating_sub(ago)
 }
+
+#[cfg(test)]
+#[path = "recorder_tests.rs"]
+mod tests;

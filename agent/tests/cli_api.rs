@@ -1,0 +1,391 @@
+//! The servers of the agent and the command line against each other; and the servers against what nobody should send.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
+
+use baton::{
+    api::{Backend, OrderError, control::{Control, ControlError}, http::Http, protocol::ErrorKind, status::*},
+    cluster::{
+        entry::Cause,
+        ids::{GroupId, Role, VoterId},
+        message::Order,
+        timing::Timing,
+    },
+    config::{Group, Shared, Vip, Voter},
+    telemetry::{history::History, metrics::Snapshot, record::{Phase, PhaseName, Record}},
+};
+use rand::{Rng as _, RngCore as _, SeedableRng as _, rngs::StdRng};
+use tempfile::TempDir;
+
+/// A cluster in one variable: orders are carried out at once, or refused.
+struct Fake {
+    shared: Shared,
+    status: Mutex<StatusReport>,
+    history: History,
+}
+
+impl Backend for Fake {
+    fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn history(&self) -> &History {
+        &self.history
+    }
+
+    fn status(&self) -> impl Future<Output = StatusReport> + Send {
+        let mut status = self.status.lock().unwrap().clone();
+        status.find_warnings();
+        async move { status }
+    }
+
+    fn metrics(&self) -> impl Future<Output = Snapshot> + Send {
+        async { Snapshot { cluster: "lb".into(), node: "lb1".into(), quorum: true, ..Snapshot::default() } }
+    }
+
+    fn order(&self, order: Order) -> impl Future<Output = Result<String, OrderError>> + Send {
+        let mut status = self.status.lock().unwrap();
+        let answer = match order {
+            _ if !status.quorum => Err(OrderError { kind: ErrorKind::NoQuorum, message: "no quorum: nobody can decide".into() }),
+            Order::Move { to, .. } if to == VoterId(3) => Err(OrderError { kind: ErrorKind::Refused, message: "arbiter owns nothing".into() }),
+            Order::Move { to, .. } => {
+                let name = self.shared.name_of(to).to_string();
+                status.groups[0].owner = Some(name.clone());
+                status.groups[0].epoch += 1;
+                Ok(format!("web moves to {name}"))
+            }
+            Order::Standby { node, on } => {
+                let name = self.shared.name_of(node).to_string();
+                for v in status.voters.iter_mut().filter(|v| v.name == name) {
+                    v.standby = on;
+                }
+                let other = if name == "lb1" { "lb2" } else { "lb1" };
+                status.groups[0].owner = Some(other.into());
+                Ok("done".into())
+            }
+        };
+        async move { answer }
+    }
+}
+
+fn shared() -> Shared {
+    let names = [(1, "lb1", Role::Node), (2, "lb2", Role::Node), (3, "arbiter", Role::Arbiter)];
+    let voter = |(id, name, role): (u8, &str, Role)| (VoterId(id), Voter { id: VoterId(id), name: name.into(), role, links: Vec::new(), front: Vec::new() });
+    let vip = Vip { address: Ipv4Addr::new(192, 0, 2, 10).into(), prefix: 24, device: BTreeMap::new() };
+    let web = Group { id: GroupId::new("web"), nodes: vec![VoterId(1), VoterId(2)], prefer: BTreeMap::new(), stickiness: 100, failback: false, vips: vec![vip] };
+    Shared { name: "lb".into(), timing: Timing::DEFAULT, port: 7420, voters: names.into_iter().map(voter).collect(), groups: [(web.id.clone(), web)].into() }
+}
+
+fn report() -> StatusReport {
+    let link = LinkStatus { address: "10.0.0.2".into(), hook: "tcx".into(), up: true, last_seen_ns: Some(3_000_000), rtt_p50_ns: Some(120_000), rtt_p99_ns: Some(400_000), received: 990, lost: 10 };
+    let voter = |id: u8, name: &str, role| VoterStatus {
+        id: VoterId(id), name: name.into(), role, me: id == 1, life: Life::Alive, last_seen_ns: (id != 1).then_some(3_000_000), incarnation: 1,
+        holds_lease: Some(id != 3), standby: false, same_configuration: Some(id != 2), front_up: Some(true), links: if id == 1 { Vec::new() } else { vec![link.clone(), link.clone()] },
+    };
+    StatusReport {
+        cluster: "lb".into(), node: "lb1".into(), id: VoterId(1), role: Role::Node, version: "0.1.0".into(), incarnation: 4, uptime_ns: 7_260_000_000_000,
+        interval_ns: 10_000_000, lease_ns: 50_000_000, quorum: true, leader: Some("lb2".into()), term: 7, applied: 42, gate_index: 42,
+        lease: LeaseStatus { held: true, remaining_ns: 45_000_000, enforced: false, lapsed: 0 },
+        voters: vec![voter(1, "lb1", Role::Node), voter(2, "lb2", Role::Node), voter(3, "arbiter", Role::Arbiter)],
+        groups: vec![GroupStatus {
+            name: "web".into(), owner: Some("lb1".into()), epoch: 3, cause: Some(Cause::Silent), moving_to: None, serving_here: true, why: "owner <with> a lease".into(),
+            vips: vec![VipStatus { address: "192.0.2.10/24".into(), device: "eth0".into(), present: true }], candidates: vec!["lb2".into()],
+        }],
+        fronts: vec![FrontStatus { device: "eth0".into(), up: true, gate: "tcx".into() }], warnings: Vec::new(),
+    }
+}
+
+fn record(epoch: u64) -> Record {
+    let phase = |phase, at_ns, took_ns| Phase { phase, at_ns, took_ns, detail: String::new() };
+    Record {
+        seq: 0, recorded_by: "lb1".into(), group: Some("web".into()), epoch, cause: Cause::Silent, from: Some("lb2".into()), to: Some("lb1".into()),
+        wall_ns: 1_735_689_599_999_000_000, total_ns: 71_000_000, phases: vec![phase(PhaseName::LastBeat, 5_000_000, 0), phase(PhaseName::Announced, 76_000_000, 71_000_000)],
+    }
+}
+
+/// The servers on a runtime of their own.
+struct Servers {
+    dir: TempDir,
+    http: SocketAddr,
+    backend: Arc<Fake>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Servers {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let backend = Arc::new(Fake { shared: shared(), status: Mutex::new(report()), history: History::in_memory() });
+        let http = runtime.block_on(async {
+            let control = Control::bind(&dir.path().join("run/control.sock")).unwrap();
+            tokio::spawn(control.serve(backend.clone()));
+            let http = Http::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+            let address = http.address().unwrap();
+            tokio::spawn(http.serve(backend.clone()));
+            address
+        });
+        Self { dir, http, backend, _runtime: runtime }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("run/control.sock")
+    }
+
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    /// What the control socket answers to these bytes, until it hangs up or the client's end is read.
+    fn say(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect();
+        // The server may hang up before it has read everything.
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    fn baton(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_baton")).args(args).args(["--socket", self.socket().to_str().unwrap()]).output().unwrap()
+    }
+
+    fn http(&self, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.http).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    fn get(&self, path: &str, accept: &str) -> String {
+        self.http(format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n").as_bytes())
+    }
+
+    fn still_answers(&self) {
+        assert!(self.say(b"{\"request\":\"status\"}\n").starts_with("{\"response\":\"status\""));
+        assert!(self.get("/status", "*/*").starts_with("HTTP/1.1 200 OK"));
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn status_is_a_table_for_people_and_json_for_programs() {
+    let servers = Servers::start();
+    let out = servers.baton(&["status"]);
+    let table = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    for words in [
+        "lb as lb1 sees it", "3 of 3 voters alive", "45ms left of 50ms", "NOT enforced in the kernel", "192.0.2.10/24 eth0", "because the owner was silent",
+        "120us / 400us", "10 of 1000", "warning: the lease is not enforced", "warning: the configuration of lb2 differs",
+    ] {
+        assert!(table.contains(words), "no \"{words}\" in\n{table}");
+    }
+    assert!(!table.contains('\u{1b}'), "no colours when it is no terminal");
+    let json = servers.baton(&["status", "--json"]);
+    let parsed: StatusReport = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(parsed.groups, report().groups);
+
+    servers.backend.status.lock().unwrap().quorum = false;
+    let out = servers.baton(&["status"]);
+    assert_eq!(out.status.code(), Some(4));
+    assert!(text(&out.stdout).contains("NO"));
+}
+
+#[test]
+fn orders_are_carried_out_or_refused_with_their_reason() {
+    let servers = Servers::start();
+    let moved = servers.baton(&["move", "web", "lb2"]);
+    assert_eq!(moved.status.code(), Some(0), "{}", text(&moved.stderr));
+    assert!(text(&moved.stderr).contains("connections to the VIPs of web break"));
+    assert_eq!(text(&moved.stdout), "web is owned by lb2, epoch 4\n");
+    for (args, code, words) in [
+        (["move", "webb", "lb2"], 3, "no group is called \"webb\" (did you mean \"web\"?); the groups are: web"),
+        (["move", "web", "lb9"], 3, "no voter is called \"lb9\" (did you mean \"lb1\"?)"),
+        (["move", "web", "arbiter"], 3, "arbiter owns nothing"),
+    ] {
+        let out = servers.baton(&args);
+        assert_eq!(out.status.code(), Some(code));
+        assert!(text(&out.stderr).contains(words), "{}", text(&out.stderr));
+    }
+    assert_eq!(servers.baton(&["standby", "lb2"]).status.code(), Some(0));
+    assert_eq!(servers.backend.status.lock().unwrap().groups[0].owner.as_deref(), Some("lb1"));
+    assert!(text(&servers.baton(&["status"]).stdout).contains("lb2 is on standby; `baton online lb2` ends it"));
+    assert_eq!(servers.baton(&["online", "lb2"]).status.code(), Some(0));
+    servers.backend.status.lock().unwrap().quorum = false;
+    assert_eq!(servers.baton(&["move", "web", "lb1"]).status.code(), Some(4));
+}
+
+#[test]
+fn events_are_told_and_followed() {
+    let servers = Servers::start();
+    assert!(text(&servers.baton(&["events"]).stderr).contains("no failover is recorded"));
+    servers.backend.history.add(record(1));
+    servers.backend.history.add(record(2));
+    let told = text(&servers.baton(&["events"]).stdout);
+    assert!(told.contains("#1 2024-12-31 23:59:59.999Z web epoch 1: lb2 -> lb1, because the owner was silent; 71ms in all"), "{told}");
+    assert!(told.lines().any(|l| l.contains("71ms") && l.contains("+71ms") && l.contains("announced")), "{told}");
+    let json = text(&servers.baton(&["events", "--json", "--since", "1"]).stdout);
+    assert_eq!(json.lines().count(), 1);
+    assert_eq!(serde_json::from_str::<Record>(&json).unwrap().seq, 2);
+
+    let mut follower = Command::new(env!("CARGO_BIN_EXE_baton"))
+        .args(["events", "--follow", "--json", "--socket", servers.socket().to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let out = follower.stdout.take().unwrap();
+    let (heard, hear) = mpsc::channel();
+    thread::spawn(move || {
+        for line in std::io::BufRead::lines(std::io::BufReader::new(out)) {
+            if heard.send(serde_json::from_str::<Record>(&line.unwrap()).unwrap().seq).is_err() {
+                return;
+            }
+        }
+    });
+    let limit = Duration::from_secs(20);
+    assert_eq!((hear.recv_timeout(limit), hear.recv_timeout(limit)), (Ok(1), Ok(2)));
+    servers.backend.history.add(record(3));
+    assert_eq!(hear.recv_timeout(limit), Ok(3));
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
+#[test]
+fn nonsense_on_the_control_socket_is_answered_with_no() {
+    let servers = Servers::start();
+    let bad = |bytes: &[u8]| {
+        let answer = servers.say(bytes);
+        assert!(answer.contains("\"kind\":\"bad_request\""), "{:?} -> {answer}", text(&bytes[..bytes.len().min(60)]));
+        answer
+    };
+    bad(b"\n");
+    bad(b"{\"request\":\"stat");
+    bad(b"{\"request\":\"frobnicate\"}\n");
+    bad(b"{\"request\":\"move\",\"group\":\"web\"}\n");
+    bad(b"{\"request\":\"move\",\"group\":\"web\",\"node\":\"lb2\",\"force\":true}\n");
+    bad(b"{\"request\":\"events\",\"since\":-1}\n");
+    bad(&[b"[".repeat(4000), b"\n".to_vec()].concat());
+    assert!(bad(&b"x".repeat(1 << 20)).contains("at most 4096 bytes"));
+    assert_eq!(servers.say(b""), "");
+    // A good request after a bad one, on one connection, and two at once.
+    let answer = servers.say(b"nonsense\n{\"request\":\"status\"}\n{\"request\":\"events\"}\n");
+    let lines: Vec<&str> = answer.lines().collect();
+    assert_eq!(lines.len(), 3, "{answer}");
+    for (line, start) in lines.iter().zip(["{\"response\":\"error\"", "{\"response\":\"status\"", "{\"response\":\"end\""]) {
+        assert!(line.starts_with(start), "{line}");
+    }
+    let seed = rand::rng().random();
+    let mut random = StdRng::seed_from_u64(seed);
+    for _ in 0..200 {
+        let mut bytes = vec![0; random.random_range(0..8_000)];
+        random.fill_bytes(&mut bytes);
+        let answer = servers.say(&bytes);
+        assert!(answer.lines().all(|l| l.contains("bad_request")), "seed {seed}: {answer}");
+    }
+    servers.still_answers();
+}
+
+#[test]
+fn a_crowd_of_silent_clients_shuts_nobody_out_for_good() {
+    let servers = Servers::start();
+    let crowd: Vec<UnixStream> = (0..40).map(|_| servers.connect()).collect();
+    // Those who found no place are told so; the others are thrown out when they say nothing.
+    let told: Vec<String> = crowd
+        .into_iter()
+        .map(|mut stream| {
+            let mut answer = String::new();
+            let _ = stream.read_to_string(&mut answer);
+            answer
+        })
+        .collect();
+    assert_eq!(told.iter().filter(|a| a.contains("\"kind\":\"busy\"")).count(), 8, "{told:?}");
+    servers.still_answers();
+}
+
+#[test]
+fn the_socket_is_for_root_alone_and_one_agent_alone() {
+    let servers = Servers::start();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&servers.socket()), 0o600);
+    assert_eq!(mode(servers.socket().parent().unwrap()), 0o700);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _inside = runtime.enter();
+    assert!(matches!(Control::bind(&servers.socket()), Err(ControlError::InUse { .. })));
+    let file = servers.dir.path().join("file");
+    std::fs::write(&file, "precious").unwrap();
+    assert!(matches!(Control::bind(&file), Err(ControlError::NoSocket { .. })));
+    assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+    // One that a dead agent left behind is replaced.
+    let stale = servers.dir.path().join("stale.sock");
+    drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+    assert!(stale.exists());
+    let control = Control::bind(&stale).unwrap();
+    drop(control);
+    assert!(!stale.exists(), "an agent that ends cleans up");
+}
+
+#[test]
+fn http_serves_metrics_status_and_a_page() {
+    let servers = Servers::start();
+    servers.backend.history.add(record(1));
+    let body = |answer: String| answer.split_once("\r\n\r\n").unwrap().1.to_owned();
+    let classic = servers.get("/metrics", "text/plain");
+    assert!(classic.contains("content-type: text/plain; version=0.0.4"), "{classic}");
+    let mut promtool = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    promtool.stdin.take().unwrap().write_all(body(classic.clone()).as_bytes()).unwrap();
+    let judged = promtool.wait_with_output().unwrap();
+    assert!(judged.status.success() && judged.stdout.is_empty() && judged.stderr.is_empty(), "{}{}", text(&judged.stdout), text(&judged.stderr));
+    assert!(classic.contains("baton_failovers_total{cause=\"silent\"} 1"));
+    let open = servers.get("/metrics", "application/openmetrics-text; version=1.0.0");
+    assert!(open.contains("content-type: application/openmetrics-text") && open.ends_with("# EOF\n"), "{open}");
+    let status: StatusReport = serde_json::from_str(&body(servers.get("/status", "*/*"))).unwrap();
+    assert_eq!(status.node, "lb1");
+    let page = servers.get("/", "text/html");
+    assert!(page.contains("default-src 'none'") && page.contains("owner &lt;with&gt; a lease") && page.contains("web epoch 1"), "{page}");
+    assert!(!page.contains("<script") && !page.contains("src="));
+    assert!(servers.get("/nothing", "*/*").starts_with("HTTP/1.1 404"));
+}
+
+#[test]
+fn nonsense_on_the_http_port_is_survived() {
+    let servers = Servers::start();
+    let seed = rand::rng().random();
+    let mut random = StdRng::seed_from_u64(seed);
+    for _ in 0..100 {
+        let mut bytes = vec![0; random.random_range(0..8_000)];
+        random.fill_bytes(&mut bytes);
+        let answer = servers.http(&bytes);
+        assert!(!answer.starts_with("HTTP/1.1 200"), "seed {seed}: {answer}");
+    }
+    let long = "x".repeat(1 << 20);
+    let post = format!("POST /status HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\nConnection: close\r\n\r\n{}", &long[..100_000]);
+    for (bytes, code) in [
+        (format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 4"),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n"), "HTTP/1.1 431"),
+        (post, "HTTP/1.1 405"),
+        ("GET / HTTP/9.9\r\n\r\n".to_owned(), "HTTP/1.1 400"),
+    ] {
+        let answer = servers.http(bytes.as_bytes());
+        assert!(answer.is_empty() || answer.starts_with(code), "{}", &answer[..answer.len().min(80)]);
+    }
+    assert!(!servers.http(b"GET / HTTP/1.1\r\nHos").starts_with("HTTP/1.1 200"));
+    servers.still_answers();
+}
