@@ -79,10 +79,10 @@ impl Drop for Responder {
         if let Err(error) = rustix::io::write(&self.wake, &1u64.to_ne_bytes()) {
             tracing::warn!(%error, "the responder cannot be woken");
         }
-        if let Some(thread) = self.thread.take() {
-            if thread.join().is_err() {
-                tracing::error!("the responder had panicked");
-            }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the responder had panicked");
         }
     }
 }
@@ -128,10 +128,10 @@ fn answer(tables: &Tables, link: usize, socket: &UdpSocket) {
         let Ok((length, from)) = socket.recv_from(&mut datagram) else {
             return;
         };
-        if let Some(answer) = tables.receive(link, &datagram[..length]) {
-            if let Err(error) = socket.send_to(&answer, from) {
-                tracing::debug!(%error, %from, "an acknowledgement was not sent");
-            }
+        if let Some(answer) = tables.receive(link, &datagram[..length])
+            && let Err(error) = socket.send_to(&answer, from)
+        {
+            tracing::debug!(%error, %from, "an acknowledgement was not sent");
         }
     }
 }

@@ -124,10 +124,10 @@ impl Attacher<'_> {
         let error = attach_error(BEAT_XDP, device);
         let attached = (|| {
             if let Some(old) = pinned(&pin) {
-                if let Ok(link) = old.try_into() {
-                    if let Ok(id) = program.attach_to_link(link) {
-                        return keep(owned(program.take_link(id)?)?, &pin);
-                    }
+                if let Ok(link) = old.try_into()
+                    && let Ok(id) = program.attach_to_link(link)
+                {
+                    return keep(owned(program.take_link(id)?)?, &pin);
                 }
                 forget(&pin)?;
             }
@@ -294,11 +294,10 @@ impl Hook {
 
     /// Removes a clsact filter. TCX and XDP links go with their pins.
     pub(super) fn remove_filter(&self) {
-        if let (Mechanism::Clsact, Some(direction)) = (self.mechanism, self.direction) {
-            if let Err(error) = tc::qdisc_detach_program(&self.device.name, direction, self.program)
-            {
-                tracing::warn!(device = self.device.name, program = self.program, %error, "filter not removed");
-            }
+        if let (Mechanism::Clsact, Some(direction)) = (self.mechanism, self.direction)
+            && let Err(error) = tc::qdisc_detach_program(&self.device.name, direction, self.program)
+        {
+            tracing::warn!(device = self.device.name, program = self.program, %error, "filter not removed");
         }
     }
 }
