@@ -2,6 +2,7 @@
 
 use std::{
     io::Cursor,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -15,7 +16,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::mpsc;
 
 use super::{
-    snapshot::Snapshots,
+    snapshot::{SnapshotError, Snapshots},
     types::{
         Applied, LogEntry, LogId, Snapshot, SnapshotMeta, StorageError, StoredMembership,
         TypeConfig,
@@ -129,8 +130,9 @@ pub struct Machine<M> {
 }
 
 impl<M: Replicated> Machine<M> {
-    /// The machine as its newest snapshot says, or empty; with the events for the driver.
-    pub(super) fn new(snapshots: Snapshots) -> Result<(Self, AppliedEvents<M>), serde_json::Error> {
+    /// The machine as the snapshot in `folder` says, or empty; with the events for the driver.
+    pub fn open(folder: &Path) -> Result<(Self, AppliedEvents<M>), SnapshotError> {
+        let snapshots = Snapshots::open(folder)?;
         let (events, receiver) = mpsc::unbounded_channel();
         let depth = Arc::new(AtomicUsize::new(0));
         let machine = Self {
@@ -140,9 +142,19 @@ impl<M: Replicated> Machine<M> {
             depth: Arc::clone(&depth),
         };
         if let Some(snapshot) = machine.snapshots.current() {
-            machine.restore(&snapshot.meta, snapshot.snapshot.get_ref())?;
+            machine
+                .restore(&snapshot.meta, snapshot.snapshot.get_ref())
+                .map_err(|source| SnapshotError::Unreadable {
+                    path: folder.to_owned(),
+                    source,
+                })?;
         }
         Ok((machine, AppliedEvents { receiver, depth }))
+    }
+
+    /// Whether there is a snapshot.
+    pub(super) fn has_snapshot(&self) -> bool {
+        self.snapshots.current().is_some()
     }
 
     pub(super) fn view(&self) -> Shared<M> {

@@ -25,7 +25,7 @@ use self::{
     machine::{AppliedEvents, Machine, Replicated, Shared},
     network::Network,
     service::Service,
-    snapshot::{SnapshotError, Snapshots},
+    snapshot::SnapshotError,
     types::{Applied, Raft, node_id, voter_id},
     wire::{Proposed, WouldVote, method},
 };
@@ -201,10 +201,8 @@ impl<M: Replicated> Quorum<M> {
             segment_bytes: SEGMENT_BYTES,
             on_thread: config.on_log_thread,
         })?;
-        let snapshots = Snapshots::open(&config.data_dir)?;
-        let first = log.is_pristine() && snapshots.current().is_none();
-        let (machine, events) =
-            Machine::<M>::new(snapshots).map_err(|source| QuorumError::Encoding { source })?;
+        let (machine, events) = Machine::<M>::open(&config.data_dir)?;
+        let first = log.is_pristine() && !machine.has_snapshot();
         let view = machine.view();
         let service = Arc::new(Service {
             voters: voters.clone(),

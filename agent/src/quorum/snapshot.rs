@@ -37,6 +37,14 @@ pub enum SnapshotError {
         /// The file.
         path: PathBuf,
     },
+    /// The file is sound, but its state is not what this version expects.
+    #[error("the state in the snapshot in {} cannot be read: start the version of the agent that wrote it", path.display())]
+    Unreadable {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        source: serde_json::Error,
+    },
 }
 
 /// The newest snapshot, in memory and on disk.

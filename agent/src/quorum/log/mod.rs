@@ -12,6 +12,8 @@ mod record;
 mod recover;
 pub(crate) mod segment;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{
@@ -92,8 +94,6 @@ struct Shared {
     me: u64,
     memory: Mutex<Memory>,
     progress: watch::Receiver<Progress>,
-    /// Held as long as the log is open.
-    _lock: File,
 }
 
 /// What the log holds, in memory: it is bounded by the snapshots.
@@ -155,6 +155,7 @@ impl Log {
             committed: recovered.committed,
             purged: recovered.purged,
             progress,
+            lock,
         };
         if recovered.end == 0 {
             writer.begin().map_err(io)?;
@@ -186,7 +187,6 @@ impl Log {
             me,
             memory: Mutex::new(memory),
             progress: watcher,
-            _lock: lock,
         };
         Ok(Self {
             shared: Arc::new(shared),

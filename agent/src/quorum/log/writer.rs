@@ -67,6 +67,8 @@ pub(super) struct Writer {
     pub committed: Option<LogId>,
     pub purged: Option<LogId>,
     pub progress: watch::Sender<Progress>,
+    /// Held until the last job is done.
+    pub lock: File,
 }
 
 impl Writer {
@@ -74,12 +76,20 @@ impl Writer {
     pub fn run(mut self, jobs: &mpsc::Receiver<Job>) {
         let (chores, todo) = mpsc::channel();
         let (folder, bytes) = (self.folder.clone(), self.segment_bytes);
-        let helper = std::thread::Builder::new()
-            .name("baton-log-files".into())
-            .spawn(move || help(&folder, bytes, &todo));
-        if let Err(error) = helper {
+        let helper = std::thread::Builder::new().name("baton-log-files".into());
+        let helper = helper.spawn(move || help(&folder, bytes, &todo));
+        if let Err(error) = &helper {
             tracing::warn!(%error, "no helper thread for the log: segments are made when they are needed");
         }
+        self.work(jobs, &chores);
+        drop(chores);
+        if helper.is_ok_and(|helper| helper.join().is_err()) {
+            tracing::error!("the log's helper thread panicked");
+        }
+        drop(self.lock);
+    }
+
+    fn work(&mut self, jobs: &mpsc::Receiver<Job>, chores: &mpsc::Sender<Chore>) {
         // A helper that is gone only costs time: segments are then made at the moment of need.
         let chore = |chore| drop(chores.send(chore));
         chore(Chore::Prepare(self.segment + 1));
