@@ -28,7 +28,11 @@ pub(super) struct Limited<L> {
 impl<L> Limited<L> {
     /// At most `connections` at once, each for at most `life`.
     pub fn new(listener: L, connections: usize, life: Duration) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(connections)), life }
+        Self {
+            listener,
+            places: Arc::new(Semaphore::new(connections)),
+            life,
+        }
     }
 }
 
@@ -40,7 +44,14 @@ impl<L: Listener> Listener for Limited<L> {
         // The semaphore is never closed, so there is always a permit in the end.
         let place = self.places.clone().acquire_owned().await.ok();
         let (io, address) = self.listener.accept().await;
-        (Timed { io, end: Box::pin(sleep(self.life)), _place: place }, address)
+        (
+            Timed {
+                io,
+                end: Box::pin(sleep(self.life)),
+                _place: place,
+            },
+            address,
+        )
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -65,14 +76,22 @@ impl<T> Timed<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Timed<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.check(cx)?;
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.check(cx)?;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
