@@ -298,3 +298,7 @@ impl StatusReport {
             .collect()
     }
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -18,6 +18,7 @@ use tokio::sync::broadcast;
 use super::{
     log2::Log2,
     record::{PhaseName, Record},
+    recorder::STACK_BYTES,
 };
 use crate::cluster::entry::Cause;
 
@@ -76,6 +77,8 @@ impl History {
     }
 
     /// The history in a data directory: reads what is there, and writes on from a thread of its own.
+    ///
+    /// Call it from a thread of ordinary priority: a thread inherits the priority of the one that starts it.
     pub fn open(data_dir: &Path) -> io::Result<Self> {
         let path = data_dir.join(FILE);
         let mut state = State::default();
@@ -92,6 +95,7 @@ impl History {
         };
         thread::Builder::new()
             .name("baton-journal".into())
+            .stack_size(STACK_BYTES)
             .spawn(move || write_records(&path, &waiting, count))?;
         Ok(history)
     }

@@ -28,6 +28,8 @@ use crate::{
 
 /// Facts and marks that wait for the thread; more are dropped and counted.
 const WAITING_MAX: usize = 8_192;
+/// The thread's stack: memory may be locked, so a default of 2 MiB would be resident.
+pub(super) const STACK_BYTES: usize = 256 << 10;
 /// How often open stories are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -46,6 +48,8 @@ enum Input {
 
 impl Recorder {
     /// Starts the recorder's thread. `names` are those of all voters; finished records go to `history`.
+    ///
+    /// Call it from a thread of ordinary priority: a thread inherits the priority of the one that starts it.
     pub fn start(
         me: VoterId,
         names: BTreeMap<VoterId, Arc<str>>,
@@ -61,6 +65,7 @@ impl Recorder {
         };
         thread::Builder::new()
             .name("baton-recorder".into())
+            .stack_size(STACK_BYTES)
             .spawn(move || teller.run(&waiting))?;
         Ok(Self { inputs, dropped })
     }
