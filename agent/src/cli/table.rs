@@ -25,9 +25,9 @@ pub(super) fn render(s: &StatusReport) -> String {
         s.version,
         age(s.uptime_ns)
     );
-    _ = writeln!(out, "{}\n", head(s));
-    _ = writeln!(out, "{}\n", groups(s));
-    _ = write!(out, "{}", voters(s));
+    _ = writeln!(out, "{}\n", head(s).trim_fmt());
+    _ = writeln!(out, "{}\n", groups(s).trim_fmt());
+    _ = write!(out, "{}", voters(s).trim_fmt());
     if !s.fronts.is_empty() {
         let fronts: Vec<String> = s
             .fronts
@@ -63,6 +63,10 @@ fn head(s: &StatusReport) -> Table {
     );
     let leader = s.leader.as_deref().map_or_else(|| bad("none"), Cell::new);
     table.add_row(vec![Cell::new("leader"), leader, Cell::new(term)]);
+    if s.role == Role::Arbiter {
+        // It owns nothing, so nothing hangs on its lease.
+        return table;
+    }
     let lease = if s.lease.held {
         good("held")
     } else {
@@ -94,10 +98,7 @@ fn groups(s: &StatusReport) -> Table {
         "WHY",
     ]);
     for g in &s.groups {
-        let owner = g
-            .owner
-            .as_deref()
-            .map_or_else(|| bad("nobody"), good);
+        let owner = g.owner.as_deref().map_or_else(|| bad("nobody"), good);
         let here = if g.serving_here {
             good("serving")
         } else {

@@ -124,6 +124,7 @@ impl Teller {
     }
 
     fn take(&mut self, at: Nanos, input: &Input) {
+        tracing::debug!(target: "baton::fact", at, ?input);
         let names = &self.names;
         match input {
             Input::Fact(fact) => self.story.fact(at, fact, |v| name_in(names, v)),
