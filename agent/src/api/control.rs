@@ -41,13 +41,17 @@ const ANSWER_TIME: Duration = Duration::from_secs(5);
 #[derive(Debug, Error)]
 pub enum ControlError {
     /// Another agent answers on it.
-    #[error("another agent answers on {path}; stop it first, or give this one a `run_dir` of its own")]
+    #[error(
+        "another agent answers on {path}; stop it first, or give this one a `run_dir` of its own"
+    )]
     InUse {
         /// The socket.
         path: PathBuf,
     },
     /// Something else is in the way.
-    #[error("{path} is there and is no socket; remove it, or give the agent a `run_dir` of its own")]
+    #[error(
+        "{path} is there and is no socket; remove it, or give the agent a `run_dir` of its own"
+    )]
     NoSocket {
         /// The path.
         path: PathBuf,
@@ -74,14 +78,27 @@ impl Control {
     ///
     /// A socket left over by a dead agent is replaced; one that a living agent answers on is not.
     pub fn bind(path: &Path) -> Result<Self, ControlError> {
-        let failed = |source| ControlError::Io { path: path.to_owned(), source };
+        let failed = |source| ControlError::Io {
+            path: path.to_owned(),
+            source,
+        };
         if let Some(dir) = path.parent() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)
+                .map_err(failed)?;
         }
         match fs::symlink_metadata(path) {
-            Ok(meta) if !meta.file_type().is_socket() => return Err(ControlError::NoSocket { path: path.to_owned() }),
+            Ok(meta) if !meta.file_type().is_socket() => {
+                return Err(ControlError::NoSocket {
+                    path: path.to_owned(),
+                });
+            }
             Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
-                return Err(ControlError::InUse { path: path.to_owned() });
+                return Err(ControlError::InUse {
+                    path: path.to_owned(),
+                });
             }
             Ok(_) => fs::remove_file(path).map_err(failed)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => (),
@@ -90,7 +107,10 @@ impl Control {
         let listener = UnixListener::bind(path).map_err(failed)?;
         // Between bind and chmod somebody else might connect: `serve` also asks the kernel who the client is.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
     }
 
     /// Serves clients for as long as it is polled.
@@ -121,7 +141,14 @@ impl Control {
                 Err(_full) => {
                     tokio::spawn(async move {
                         let (_, mut writer) = stream.into_split();
-                        drop(refuse(&mut writer, ErrorKind::Busy, format!("{CLIENTS_MAX} clients are connected already; try again")).await);
+                        drop(
+                            refuse(
+                                &mut writer,
+                                ErrorKind::Busy,
+                                format!("{CLIENTS_MAX} clients are connected already; try again"),
+                            )
+                            .await,
+                        );
                     });
                 }
             }
@@ -138,7 +165,9 @@ impl Drop for Control {
 
 fn is_root_or_self(stream: &UnixStream) -> bool {
     let me = rustix::process::geteuid().as_raw();
-    stream.peer_cred().is_ok_and(|c| c.uid() == 0 || c.uid() == me)
+    stream
+        .peer_cred()
+        .is_ok_and(|c| c.uid() == 0 || c.uid() == me)
 }
 
 /// Serves one client until it leaves, is too slow, or sends something too long.
@@ -149,25 +178,53 @@ async fn serve_client<B: Backend>(stream: UnixStream, backend: &B) -> io::Result
     for _ in 0..REQUESTS_MAX {
         line.clear();
         let limit = REQUEST_BYTES_MAX as u64 + 1;
-        timeout(CLIENT_TIME, (&mut reader).take(limit).read_until(b'\n', &mut line)).await??;
+        timeout(
+            CLIENT_TIME,
+            (&mut reader).take(limit).read_until(b'\n', &mut line),
+        )
+        .await??;
         match line.last() {
             None => return Ok(()),
             Some(b'\n') if line.len() <= REQUEST_BYTES_MAX => (),
             Some(b'\n') | Some(_) if line.len() > REQUEST_BYTES_MAX => {
-                return refuse(&mut writer, ErrorKind::BadRequest, format!("a request has at most {REQUEST_BYTES_MAX} bytes")).await;
+                return refuse(
+                    &mut writer,
+                    ErrorKind::BadRequest,
+                    format!("a request has at most {REQUEST_BYTES_MAX} bytes"),
+                )
+                .await;
             }
-            Some(_) => return refuse(&mut writer, ErrorKind::BadRequest, "the request ends without a newline".into()).await,
+            Some(_) => {
+                return refuse(
+                    &mut writer,
+                    ErrorKind::BadRequest,
+                    "the request ends without a newline".into(),
+                )
+                .await;
+            }
         }
         match serde_json::from_slice::<Request>(&line) {
-            Ok(Request::Events { follow, since }) => events(&mut reader, &mut writer, backend, follow, since).await?,
+            Ok(Request::Events { follow, since }) => {
+                events(&mut reader, &mut writer, backend, follow, since).await?
+            }
             Ok(request) => {
                 let response = match timeout(ANSWER_TIME, answer(backend, request)).await {
                     Ok(response) => response,
-                    Err(_late) => error(ErrorKind::Timeout, "the agent gave no answer in time; an order may still be carried out"),
+                    Err(_late) => error(
+                        ErrorKind::Timeout,
+                        "the agent gave no answer in time; an order may still be carried out",
+                    ),
                 };
                 send(&mut writer, &response).await?;
             }
-            Err(e) => refuse(&mut writer, ErrorKind::BadRequest, format!("this is no request: {e}")).await?,
+            Err(e) => {
+                refuse(
+                    &mut writer,
+                    ErrorKind::BadRequest,
+                    format!("this is no request: {e}"),
+                )
+                .await?
+            }
         }
     }
     Ok(())
@@ -175,18 +232,35 @@ async fn serve_client<B: Backend>(stream: UnixStream, backend: &B) -> io::Result
 
 async fn answer<B: Backend>(backend: &B, request: Request) -> Response {
     let order = match request {
-        Request::Status {} => return Response::Status { status: Box::new(backend.status().await) },
+        Request::Status {} => {
+            return Response::Status {
+                status: Box::new(backend.status().await),
+            };
+        }
         // Streamed by the caller.
         Request::Events { .. } => return Response::End {},
-        Request::Move { group, node } => group_named(backend, &group).and_then(|group| Ok(Order::Move { group, to: voter_named(backend, &node)? })),
-        Request::Standby { node, on } => voter_named(backend, &node).map(|node| Order::Standby { node, on }),
+        Request::Move { group, node } => group_named(backend, &group).and_then(|group| {
+            Ok(Order::Move {
+                group,
+                to: voter_named(backend, &node)?,
+            })
+        }),
+        Request::Standby { node, on } => {
+            voter_named(backend, &node).map(|node| Order::Standby { node, on })
+        }
     };
     match order {
         Ok(order) => match backend.order(order).await {
             Ok(message) => Response::Done { message },
-            Err(e) => Response::Error { kind: e.kind, message: e.message },
+            Err(e) => Response::Error {
+                kind: e.kind,
+                message: e.message,
+            },
         },
-        Err(message) => Response::Error { kind: ErrorKind::Refused, message },
+        Err(message) => Response::Error {
+            kind: ErrorKind::Refused,
+            message,
+        },
     }
 }
 
@@ -195,7 +269,12 @@ fn group_named<B: Backend>(backend: &B, name: &str) -> Result<GroupId, String> {
     let known = || groups.keys().map(|g| &*g.0);
     match groups.keys().find(|g| *g.0 == *name) {
         Some(group) => Ok(group.clone()),
-        None => Err(format!("no group is called \"{}\"{}; the groups are: {}", name.escape_debug(), did_you_mean(name, known()), known().collect::<Vec<_>>().join(", "))),
+        None => Err(format!(
+            "no group is called \"{}\"{}; the groups are: {}",
+            name.escape_debug(),
+            did_you_mean(name, known()),
+            known().collect::<Vec<_>>().join(", ")
+        )),
     }
 }
 
@@ -204,17 +283,34 @@ fn voter_named<B: Backend>(backend: &B, name: &str) -> Result<VoterId, String> {
     let known = || shared.voters.values().map(|v| &*v.name);
     match shared.voter_named(name) {
         Some(voter) => Ok(voter.id),
-        None => Err(format!("no voter is called \"{}\"{}; the voters are: {}", name.escape_debug(), did_you_mean(name, known()), known().collect::<Vec<_>>().join(", "))),
+        None => Err(format!(
+            "no voter is called \"{}\"{}; the voters are: {}",
+            name.escape_debug(),
+            did_you_mean(name, known()),
+            known().collect::<Vec<_>>().join(", ")
+        )),
     }
 }
 
 /// Sends the records; with `follow` goes on until the client leaves.
-async fn events<B: Backend>(reader: &mut (impl tokio::io::AsyncRead + Unpin), writer: &mut OwnedWriteHalf, backend: &B, follow: bool, since: u64) -> io::Result<()> {
+async fn events<B: Backend>(
+    reader: &mut (impl tokio::io::AsyncRead + Unpin),
+    writer: &mut OwnedWriteHalf,
+    backend: &B,
+    follow: bool,
+    since: u64,
+) -> io::Result<()> {
     let mut news = backend.history().follow();
     let mut seen = since;
     for record in backend.history().since(since) {
         seen = record.seq;
-        send(writer, &Response::Event { event: (*record).clone() }).await?;
+        send(
+            writer,
+            &Response::Event {
+                event: (*record).clone(),
+            },
+        )
+        .await?;
     }
     if !follow {
         return send(writer, &Response::End {}).await;
@@ -235,7 +331,10 @@ async fn events<B: Backend>(reader: &mut (impl tokio::io::AsyncRead + Unpin), wr
 }
 
 fn error(kind: ErrorKind, message: impl Into<String>) -> Response {
-    Response::Error { kind, message: message.into() }
+    Response::Error {
+        kind,
+        message: message.into(),
+    }
 }
 
 async fn refuse(writer: &mut OwnedWriteHalf, kind: ErrorKind, message: String) -> io::Result<()> {
@@ -245,7 +344,10 @@ async fn refuse(writer: &mut OwnedWriteHalf, kind: ErrorKind, message: String) -
 async fn send(writer: &mut OwnedWriteHalf, response: &Response) -> io::Result<()> {
     let mut line = serde_json::to_vec(response)?;
     if line.len() >= RESPONSE_BYTES_MAX {
-        line = serde_json::to_vec(&error(ErrorKind::Refused, "the answer is too long; ask for less"))?;
+        line = serde_json::to_vec(&error(
+            ErrorKind::Refused,
+            "the answer is too long; ask for less",
+        ))?;
     }
     line.push(b'\n');
     timeout(CLIENT_TIME, writer.write_all(&line)).await?

@@ -182,7 +182,13 @@ impl StatusReport {
 
     /// Adds the warnings that follow from the report itself. Call it once, last.
     pub fn find_warnings(&mut self) {
-        let found = [self.quorum_warnings(), self.lease_warnings(), self.voter_warnings(), self.group_warnings(), self.front_warnings()];
+        let found = [
+            self.quorum_warnings(),
+            self.lease_warnings(),
+            self.voter_warnings(),
+            self.group_warnings(),
+            self.front_warnings(),
+        ];
         for warning in found.into_iter().flatten() {
             if !self.warnings.contains(&warning) {
                 self.warnings.push(warning);
@@ -201,7 +207,10 @@ impl StatusReport {
             found.push(format!("one failure from an outage: {alive} of {all} voters are alive and {need} are needed"));
         }
         if all.is_multiple_of(2) {
-            found.push(format!("an even number of voters ({all}) survives no more deaths than {}", all.saturating_sub(1)));
+            found.push(format!(
+                "an even number of voters ({all}) survives no more deaths than {}",
+                all.saturating_sub(1)
+            ));
         }
         found
     }
@@ -233,14 +242,26 @@ impl StatusReport {
                 found.push(format!("the configuration of {} differs from the one here: make the files equal but for [this]", v.name));
             }
             if v.life == Life::Alive && v.front_up == Some(false) {
-                found.push(format!("a front link of {} is down, so it cannot take over", v.name));
+                found.push(format!(
+                    "a front link of {} is down, so it cannot take over",
+                    v.name
+                ));
             }
             let down = v.links.iter().filter(|l| !l.up).count();
             if v.life == Life::Alive && down > 0 {
-                found.push(format!("{down} of {} backplane links to {} are down", v.links.len(), v.name));
+                found.push(format!(
+                    "{down} of {} backplane links to {} are down",
+                    v.links.len(),
+                    v.name
+                ));
             }
         }
-        found.extend(self.voters.iter().filter(|v| v.standby).map(|v| format!("{} is on standby; `baton online {}` ends it", v.name, v.name)));
+        found.extend(self.voters.iter().filter(|v| v.standby).map(|v| {
+            format!(
+                "{} is on standby; `baton online {}` ends it",
+                v.name, v.name
+            )
+        }));
         found
     }
 
@@ -249,12 +270,22 @@ impl StatusReport {
         for g in &self.groups {
             match &g.owner {
                 None => found.push(format!("{} has no owner: {}", g.name, g.why)),
-                Some(owner) if g.candidates.is_empty() => found.push(format!("one failure from an outage: no node could take {} over from {owner}", g.name)),
-                Some(owner) if *owner == self.node && !g.serving_here => found.push(format!("{} is owned here, but not served: {}", g.name, g.why)),
+                Some(owner) if g.candidates.is_empty() => found.push(format!(
+                    "one failure from an outage: no node could take {} over from {owner}",
+                    g.name
+                )),
+                Some(owner) if *owner == self.node && !g.serving_here => found.push(format!(
+                    "{} is owned here, but not served: {}",
+                    g.name, g.why
+                )),
                 Some(_) => (),
             }
             if g.serving_here {
-                let absent = g.vips.iter().filter(|v| !v.present).map(|v| format!("{} does not stand on {}", v.address, v.device));
+                let absent = g
+                    .vips
+                    .iter()
+                    .filter(|v| !v.present)
+                    .map(|v| format!("{} does not stand on {}", v.address, v.device));
                 found.extend(absent);
             }
         }
@@ -263,6 +294,11 @@ impl StatusReport {
 
     fn front_warnings(&self) -> Vec<String> {
         let down = self.fronts.iter().filter(|f| !f.up);
-        down.map(|f| format!("the front link {} is down", f.device)).collect()
+        down.map(|f| format!("the front link {} is down", f.device))
+            .collect()
     }
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -24,13 +24,17 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Why the agent was of no use.
 #[derive(Debug, Error)]
 pub(super) enum ClientError {
-    #[error("no agent answers on {path}: is it running (`systemctl status baton`), and are you root?")]
+    #[error(
+        "no agent answers on {path}: is it running (`systemctl status baton`), and are you root?"
+    )]
     Unreachable { path: PathBuf, source: io::Error },
     #[error("the connection to the agent broke")]
     Broken(#[source] io::Error),
     #[error("the agent speaks differently; are `baton` and the running agent of one version?")]
     Garbled(#[source] serde_json::Error),
-    #[error("the agent gave an answer to something else; are `baton` and the running agent of one version?")]
+    #[error(
+        "the agent gave an answer to something else; are `baton` and the running agent of one version?"
+    )]
     Unexpected,
     #[error("{message}")]
     Refused { kind: ErrorKind, message: String },
@@ -52,7 +56,9 @@ impl Client {
             Ok(stream)
         };
         match connect() {
-            Ok(stream) => Ok(Self { stream: BufReader::new(stream) }),
+            Ok(stream) => Ok(Self {
+                stream: BufReader::new(stream),
+            }),
             Err(source) => Err(ClientError::Unreachable { path, source }),
         }
     }
@@ -73,7 +79,10 @@ impl Client {
     pub fn hear(&mut self) -> Result<Response, ClientError> {
         let mut line = Vec::new();
         let limit = RESPONSE_BYTES_MAX as u64 + 1;
-        (&mut self.stream).take(limit).read_until(b'\n', &mut line).map_err(broken)?;
+        (&mut self.stream)
+            .take(limit)
+            .read_until(b'\n', &mut line)
+            .map_err(broken)?;
         if line.last() != Some(&b'\n') {
             return Err(ClientError::Broken(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -102,7 +111,12 @@ impl Client {
     }
 
     /// Looks at the status until it is as wanted. `what` ends the sentence "… within 10 s".
-    pub fn wait(&mut self, limit: Duration, what: &str, wanted: impl Fn(&StatusReport) -> bool) -> Result<StatusReport, Failure> {
+    pub fn wait(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        wanted: impl Fn(&StatusReport) -> bool,
+    ) -> Result<StatusReport, Failure> {
         let start = Instant::now();
         loop {
             let status = self.status()?;
@@ -110,7 +124,10 @@ impl Client {
                 return Ok(status);
             }
             if start.elapsed() >= limit {
-                return Err(Failure::Late(format!("the order was taken, but {what} within {} s; see `baton status`", limit.as_secs())));
+                return Err(Failure::Late(format!(
+                    "the order was taken, but {what} within {} s; see `baton status`",
+                    limit.as_secs()
+                )));
             }
             thread::sleep(LOOK);
         }
@@ -119,9 +136,13 @@ impl Client {
 
 fn broken(error: io::Error) -> ClientError {
     match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            ClientError::Refused { kind: ErrorKind::Timeout, message: format!("the agent gave no answer within {} s; it may hang", ANSWER_TIME.as_secs()) }
-        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Refused {
+            kind: ErrorKind::Timeout,
+            message: format!(
+                "the agent gave no answer within {} s; it may hang",
+                ANSWER_TIME.as_secs()
+            ),
+        },
         _ => ClientError::Broken(error),
     }
 }

@@ -20,6 +20,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
     ClusterKey::generate(&args.file)?;
     let file = args.file.display();
-    writeln!(io::stdout().lock(), "{file} is new, and yours alone (mode 0600). Copy it to all machines of the cluster, for example:\n  scp -p {file} root@lb2:{file}")?;
+    writeln!(
+        io::stdout().lock(),
+        "{file} is new, and yours alone (mode 0600). Copy it to all machines of the cluster, for example:\n  scp -p {file} root@lb2:{file}"
+    )?;
     Ok(Exit::Done)
 }

@@ -109,7 +109,7 @@ impl fmt::Display for ConfigError {
             (0, n) => write!(f, "{file}: {n} {}", plural(n, "warning"))?,
             (n, _) => write!(
                 f,
-                "{file}: {n} {}; nothing was started",
+                "{file}: {n} {}",
                 plural(n, "mistake")
             )?,
         }

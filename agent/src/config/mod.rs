@@ -23,8 +23,8 @@ use std::{
 
 use toml::de::DeTable;
 
-use self::{diagnostic::Mistakes, raw::Raw};
 pub(crate) use self::diagnostic::did_you_mean;
+use self::{diagnostic::Mistakes, raw::Raw};
 pub use self::{
     diagnostic::{ConfigError, Mistake},
     groups::{GROUPS_MAX, VIPS_MAX},

@@ -18,6 +18,7 @@ use tokio::sync::broadcast;
 use super::{
     log2::Log2,
     record::{PhaseName, Record},
+    recorder::STACK_BYTES,
 };
 use crate::cluster::entry::Cause;
 
@@ -76,6 +77,8 @@ impl History {
     }
 
     /// The history in a data directory: reads what is there, and writes on from a thread of its own.
+    ///
+    /// Call it from a thread of ordinary priority: a thread inherits the priority of the one that starts it.
     pub fn open(data_dir: &Path) -> io::Result<Self> {
         let path = data_dir.join(FILE);
         let mut state = State::default();
@@ -90,13 +93,22 @@ impl History {
                 inner.unwritten.fetch_add(1, Ordering::Relaxed);
             }
         };
-        thread::Builder::new().name("baton-journal".into()).spawn(move || write_records(&path, &waiting, count))?;
+        thread::Builder::new()
+            .name("baton-journal".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || write_records(&path, &waiting, count))?;
         Ok(history)
     }
 
     fn with(state: State, journal: Option<SyncSender<Arc<Record>>>) -> Self {
         let (news, _) = broadcast::channel(BEHIND_MAX);
-        Self(Arc::new(Inner { state: Mutex::new(state), news, journal, dropped: Arc::default(), unwritten: AtomicU64::new(0) }))
+        Self(Arc::new(Inner {
+            state: Mutex::new(state),
+            news,
+            journal,
+            dropped: Arc::default(),
+            unwritten: AtomicU64::new(0),
+        }))
     }
 
     /// Numbers a record and keeps it; never waits for a disk or a reader.
@@ -121,7 +133,12 @@ impl History {
 
     /// The records in memory with a larger number than `since`, oldest first.
     pub fn since(&self, since: u64) -> Vec<Arc<Record>> {
-        self.state().kept.iter().filter(|r| r.seq > since).cloned().collect()
+        self.state()
+            .kept
+            .iter()
+            .filter(|r| r.seq > since)
+            .cloned()
+            .collect()
     }
 
     /// New records from now on. Subscribe first, then read [`Self::since`], and skip what came twice.
@@ -166,7 +183,10 @@ impl Stats {
         *self.failovers.entry(record.cause).or_default() += 1;
         self.total.add(record.total_ns);
         for phase in record.phases.iter().skip(1) {
-            self.phases.entry(phase.phase).or_default().add(phase.took_ns);
+            self.phases
+                .entry(phase.phase)
+                .or_default()
+                .add(phase.took_ns);
         }
     }
 }
@@ -207,7 +227,10 @@ fn append(path: &Path, record: &Record) -> io::Result<()> {
     line.push(b'\n');
     // A leading newline ends a line that a crash cut short; empty lines are passed over.
     line.insert(0, b'\n');
-    let mut file = fs::OpenOptions::new().create(true).append(true).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)?;
     file.write_all(&line)?;
     if file.metadata()?.len() > FILE_BYTES_MAX {
         fs::rename(path, aside(path))?;
@@ -240,7 +263,11 @@ mod tests {
             append(&path, &record).unwrap();
         }
         for file in [path.clone(), aside(&path)] {
-            assert!((1..=FILE_BYTES_MAX + 2_000).contains(&fs::metadata(&file).unwrap().len()), "{}", file.display());
+            assert!(
+                (1..=FILE_BYTES_MAX + 2_000).contains(&fs::metadata(&file).unwrap().len()),
+                "{}",
+                file.display()
+            );
         }
         let mut state = State::default();
         read_records(&aside(&path), &mut state).unwrap();

@@ -13,22 +13,48 @@ fn full() -> (Snapshot, Stats) {
     for n in [900, 5_000, 70_000, 3_000_000_000] {
         h.add(n);
     }
-    let link = LinkMetrics { received: 10, lost: 1, rtt: h, interarrival: h, ..LinkMetrics::default() };
-    let peer = |name: &str| PeerMetrics { name: name.into(), alive: true, last_seen_ns: Some(1_000_000), links: vec![link; 2], ..PeerMetrics::default() };
-    let group = GroupMetrics { name: "web".into(), owner: Some("lb1".into()), epoch: 3, serving: true, vips: 2, gate_drops: vec![("ingress", 4), ("egress", 0)] };
+    let link = LinkMetrics {
+        received: 10,
+        lost: 1,
+        rtt: h,
+        interarrival: h,
+        ..LinkMetrics::default()
+    };
+    let peer = |name: &str| PeerMetrics {
+        name: name.into(),
+        alive: true,
+        last_seen_ns: Some(1_000_000),
+        links: vec![link; 2],
+        ..PeerMetrics::default()
+    };
+    let group = GroupMetrics {
+        name: "web".into(),
+        owner: Some("lb1".into()),
+        epoch: 3,
+        serving: true,
+        vips: 2,
+        gate_drops: vec![("ingress", 4), ("egress", 0)],
+    };
     let snapshot = Snapshot {
         cluster: "lb".into(),
         node: "lb1".into(),
         quorum: true,
         leader: Some("lb2".into()),
-        lease: LeaseMetrics { margin_ns: Some(45_000_000), lapsed: 0, enforced: true },
+        lease: LeaseMetrics {
+            margin_ns: Some(45_000_000),
+            lapsed: 0,
+            enforced: true,
+        },
         peers: vec![peer("lb2"), peer("arbiter")],
         groups: vec![group],
         discarded: vec![("forged", 2), ("malformed", 3)],
         rejected: vec![("rpc_handshake", 1)],
         ..Snapshot::default()
     };
-    let mut stats = Stats { total: h, ..Stats::default() };
+    let mut stats = Stats {
+        total: h,
+        ..Stats::default()
+    };
     stats.failovers.insert(Cause::Silent, 2);
     stats.phases.insert(PhaseName::Silent, h);
     stats.phases.insert(PhaseName::Announced, h);
@@ -36,10 +62,28 @@ fn full() -> (Snapshot, Stats) {
 }
 
 fn promtool(text: &str) -> (bool, String) {
-    let mut child = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("promtool is part of Debian's prometheus package");
-    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let mut child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("promtool is part of Debian's prometheus package");
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
     let out = child.wait_with_output().unwrap();
-    (out.status.success(), format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)))
+    (
+        out.status.success(),
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr)
+        ),
+    )
 }
 
 #[test]
@@ -80,5 +124,8 @@ fn open_metrics_ends_as_it_must() {
     let (snapshot, stats) = full();
     let text = render(&snapshot, &stats, Format::OpenMetrics).unwrap();
     assert!(text.ends_with("# EOF\n"));
-    assert!(text.contains("# TYPE baton_failovers counter\n") && text.contains("# UNIT baton_lease_margin_seconds seconds\n"));
+    assert!(
+        text.contains("# TYPE baton_failovers counter\n")
+            && text.contains("# UNIT baton_lease_margin_seconds seconds\n")
+    );
 }

@@ -3,8 +3,11 @@
 pub mod history;
 pub mod log;
 pub mod log2;
+pub mod mark;
 pub mod metrics;
 pub mod record;
 pub mod recorder;
+mod snapshot;
 mod story;
 mod text;
+mod wall;

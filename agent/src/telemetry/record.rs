@@ -7,125 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cluster::{
         entry::Cause,
-        ids::{Epoch, GroupId, Nanos, VoterId},
+        ids::{Epoch, Nanos},
     },
     config::duration,
+    telemetry::wall::wall,
 };
-
-/// What the executor and the shell report; the core's part comes as [`crate::cluster::command::Fact`]s.
-///
-/// Each is sent with the instant at which it happened, which may be earlier than the call: the kernel stamps its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mark {
-    /// The last valid heartbeat of a voter arrived; sent when the voter is found silent.
-    LastBeat {
-        /// The voter.
-        node: VoterId,
-    },
-    /// The gate map says that this node owns the group.
-    GateOpen {
-        /// The group.
-        group: GroupId,
-        /// The epoch.
-        epoch: Epoch,
-    },
-    /// The gate map says that this node does not own the group any more.
-    GateClosed {
-        /// The group.
-        group: GroupId,
-        /// The epoch that ended here.
-        epoch: Epoch,
-    },
-    /// All VIPs of the group stand on their devices.
-    AddressesAdded {
-        /// The group.
-        group: GroupId,
-        /// The epoch.
-        epoch: Epoch,
-        /// How many.
-        count: usize,
-    },
-    /// The first gratuitous ARP or unsolicited NA of each VIP has been sent.
-    Announced {
-        /// The group.
-        group: GroupId,
-        /// The epoch.
-        epoch: Epoch,
-    },
-    /// A resource of the group runs.
-    ResourceStarted {
-        /// The group.
-        group: GroupId,
-        /// The epoch.
-        epoch: Epoch,
-        /// The resource's name.
-        resource: String,
-    },
-    /// All of the group runs here.
-    Started {
-        /// The group.
-        group: GroupId,
-        /// The epoch.
-        epoch: Epoch,
-    },
-    /// The group could not be started here.
-    StartFailed {
-        /// The group.
-        group: GroupId,
-        /// The epoch.
-        epoch: Epoch,
-        /// Why.
-        reason: String,
-    },
-    /// Nothing of the group runs here any more.
-    Stopped {
-        /// The group.
-        group: GroupId,
-        /// The epoch that ended here.
-        epoch: Epoch,
-    },
-    /// The gate passed the first packet of a client at this epoch.
-    FirstPacket {
-        /// The group.
-        group: GroupId,
-        /// The epoch.
-        epoch: Epoch,
-    },
-}
-
-impl Mark {
-    /// The phase that it reaches, and what there is to say about it.
-    pub(super) fn phase(&self) -> (PhaseName, String) {
-        match self {
-            Self::LastBeat { .. } => (PhaseName::LastBeat, String::new()),
-            Self::GateOpen { .. } => (PhaseName::GateOpen, String::new()),
-            Self::GateClosed { .. } => (PhaseName::GateClosed, String::new()),
-            Self::AddressesAdded { count, .. } => (PhaseName::AddressAdded, format!("{count} VIPs")),
-            Self::Announced { .. } => (PhaseName::Announced, String::new()),
-            Self::ResourceStarted { resource, .. } => (PhaseName::ResourceStarted, resource.clone()),
-            Self::Started { .. } => (PhaseName::Started, String::new()),
-            Self::StartFailed { reason, .. } => (PhaseName::StartFailed, reason.clone()),
-            Self::Stopped { .. } => (PhaseName::Stopped, String::new()),
-            Self::FirstPacket { .. } => (PhaseName::FirstPacket, String::new()),
-        }
-    }
-
-    /// The group and epoch that it is about; `None` for what is about a node.
-    pub(super) fn place(&self) -> Option<(&GroupId, Epoch)> {
-        match self {
-            Self::LastBeat { .. } => None,
-            Self::GateOpen { group, epoch }
-            | Self::GateClosed { group, epoch }
-            | Self::AddressesAdded { group, epoch, .. }
-            | Self::Announced { group, epoch }
-            | Self::ResourceStarted { group, epoch, .. }
-            | Self::Started { group, epoch }
-            | Self::StartFailed { group, epoch, .. }
-            | Self::Stopped { group, epoch }
-            | Self::FirstPacket { group, epoch } => Some((group, *epoch)),
-        }
-    }
-}
 
 /// The phases of a failover. Also the `phase` label of the duration metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -257,7 +143,10 @@ pub struct Record {
 impl Record {
     /// When a phase was first reached.
     pub fn at(&self, name: PhaseName) -> Option<Nanos> {
-        self.phases.iter().find(|p| p.phase == name).map(|p| p.at_ns)
+        self.phases
+            .iter()
+            .find(|p| p.phase == name)
+            .map(|p| p.at_ns)
     }
 
     /// A text of several lines for people: a head line, then one line a phase.
@@ -266,7 +155,13 @@ impl Record {
         for p in &self.phases {
             let since_start = p.at_ns - self.phases.first().map_or(p.at_ns, |f| f.at_ns);
             // Writing to a String cannot fail.
-            _ = write!(out, "\n  {:>10}  {:>+10}  {}", offset(since_start), plus(p.took_ns), p.phase.sentence());
+            _ = write!(
+                out,
+                "\n  {:>10}  {:>+10}  {}",
+                offset(since_start),
+                plus(p.took_ns),
+                p.phase.sentence()
+            );
             if !p.detail.is_empty() {
                 _ = write!(out, " ({})", p.detail);
             }
@@ -279,10 +174,20 @@ impl Record {
         let nobody = "nobody";
         let from = self.from.as_deref().unwrap_or(nobody);
         let what = match &self.group {
-            Some(group) => format!("{group} epoch {}: {from} -> {}", self.epoch, self.to.as_deref().unwrap_or(nobody)),
+            Some(group) => format!(
+                "{group} epoch {}: {from} -> {}",
+                self.epoch,
+                self.to.as_deref().unwrap_or(nobody)
+            ),
             None => format!("a round about {from} that moved nothing"),
         };
-        format!("#{} {} {what}, because {cause}; {} in all, seen by {}", self.seq, wall(self.wall_ns), duration::show(round_us(self.total_ns)), self.recorded_by)
+        format!(
+            "#{} {} {what}, because {cause}; {} in all, seen by {}",
+            self.seq,
+            wall(self.wall_ns),
+            duration::show(round_us(self.total_ns)),
+            self.recorded_by
+        )
     }
 }
 
@@ -331,44 +236,34 @@ pub fn cause_label(cause: Cause) -> &'static str {
     }
 }
 
-/// A wall-clock instant as `2026-01-31 12:34:56.789Z` (proleptic Gregorian, UTC).
-pub fn wall(nanos: u64) -> String {
-    let (seconds, millis) = (nanos / 1_000_000_000, nanos / 1_000_000 % 1_000);
-    let (days, clock) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}.{millis:03}Z", clock / 3_600, clock / 60 % 60, clock % 60)
-}
-
-/// Year, month and day of a day counted from 1970-01-01, by eras of 400 years that begin on the first of March.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_calendar_is_right() {
-        assert_eq!(wall(0), "1970-01-01 00:00:00.000Z");
-        assert_eq!(wall(951_782_400_000_000_000), "2000-02-29 00:00:00.000Z");
-        assert_eq!(wall(1_735_689_599_999_000_000), "2024-12-31 23:59:59.999Z");
-        assert_eq!(wall(4_107_542_400_000_000_000), "2100-03-01 00:00:00.000Z");
-    }
-
-    #[test]
     fn labels_are_the_names_in_json() {
-        for cause in [Cause::Initial, Cause::Silent, Cause::NoLease, Cause::Wedged, Cause::FrontDown, Cause::Order, Cause::Standby, Cause::Shutdown, Cause::Resource, Cause::Restart] {
+        for cause in [
+            Cause::Initial,
+            Cause::Silent,
+            Cause::NoLease,
+            Cause::Wedged,
+            Cause::FrontDown,
+            Cause::Order,
+            Cause::Standby,
+            Cause::Shutdown,
+            Cause::Resource,
+            Cause::Restart,
+        ] {
             assert_eq!(serde_json::to_value(cause).unwrap(), cause_label(cause));
         }
-        for phase in [PhaseName::LastBeat, PhaseName::FloorRaised, PhaseName::AddressAdded, PhaseName::FirstPacket, PhaseName::StartFailed, PhaseName::ResourceStarted] {
+        for phase in [
+            PhaseName::LastBeat,
+            PhaseName::FloorRaised,
+            PhaseName::AddressAdded,
+            PhaseName::FirstPacket,
+            PhaseName::StartFailed,
+            PhaseName::ResourceStarted,
+        ] {
             assert_eq!(serde_json::to_value(phase).unwrap(), phase.as_str());
         }
     }

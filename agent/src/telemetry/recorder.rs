@@ -14,7 +14,8 @@ use std::{
 
 use super::{
     history::History,
-    record::{Mark, Phase, Record},
+    mark::Mark,
+    record::{Phase, Record},
     story::{Draft, Story},
 };
 use crate::{
@@ -27,6 +28,8 @@ use crate::{
 
 /// Facts and marks that wait for the thread; more are dropped and counted.
 const WAITING_MAX: usize = 8_192;
+/// The thread's stack: memory may be locked, so a default of 2 MiB would be resident.
+pub(super) const STACK_BYTES: usize = 256 << 10;
 /// How often open stories are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -45,11 +48,25 @@ enum Input {
 
 impl Recorder {
     /// Starts the recorder's thread. `names` are those of all voters; finished records go to `history`.
-    pub fn start(me: VoterId, names: BTreeMap<VoterId, Arc<str>>, history: History) -> io::Result<Self> {
+    ///
+    /// Call it from a thread of ordinary priority: a thread inherits the priority of the one that starts it.
+    pub fn start(
+        me: VoterId,
+        names: BTreeMap<VoterId, Arc<str>>,
+        history: History,
+    ) -> io::Result<Self> {
         let (inputs, waiting) = sync_channel(WAITING_MAX);
         let dropped = history.dropped_inputs();
-        let teller = Teller { story: Story::new(me), me, names, history };
-        thread::Builder::new().name("baton-recorder".into()).spawn(move || teller.run(&waiting))?;
+        let teller = Teller {
+            story: Story::new(me),
+            me,
+            names,
+            history,
+        };
+        thread::Builder::new()
+            .name("baton-recorder".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || teller.run(&waiting))?;
         Ok(Self { inputs, dropped })
     }
 
@@ -87,7 +104,9 @@ impl Teller {
             let next = if self.story.is_busy() {
                 waiting.recv_timeout(LOOK)
             } else {
-                waiting.recv().map_err(|_ended| RecvTimeoutError::Disconnected)
+                waiting
+                    .recv()
+                    .map_err(|_ended| RecvTimeoutError::Disconnected)
             };
             match next {
                 Ok((at, input)) => {
@@ -105,6 +124,7 @@ impl Teller {
     }
 
     fn take(&mut self, at: Nanos, input: &Input) {
+        tracing::debug!(target: "baton::fact", at, ?input);
         let names = &self.names;
         match input {
             Input::Fact(fact) => self.story.fact(at, fact, |v| name_in(names, v)),
@@ -126,7 +146,12 @@ impl Teller {
         let mut before = first;
         let mut phases = Vec::with_capacity(draft.steps.len());
         for step in draft.steps {
-            phases.push(Phase { phase: step.phase, at_ns: step.at, took_ns: step.at - before, detail: step.detail });
+            phases.push(Phase {
+                phase: step.phase,
+                at_ns: step.at,
+                took_ns: step.at - before,
+                detail: step.detail,
+            });
             before = step.at;
         }
         let name = |v: Option<VoterId>| v.map(|v| name_in(&self.names, v));
@@ -146,14 +171,20 @@ impl Teller {
 }
 
 fn name_in(names: &BTreeMap<VoterId, Arc<str>>, v: VoterId) -> String {
-    names.get(&v).map_or_else(|| v.to_string(), |n| n.to_string())
+    names
+        .get(&v)
+        .map_or_else(|| v.to_string(), |n| n.to_string())
 }
 
 /// The wall clock at an instant of CLOCK_BOOTTIME, by what both say now.
 fn wall_of(at: Nanos) -> u64 {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wall = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let ago = clock::now().saturating_sub(at);
-    u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX).saturating_sub(ago)
+    u64::try_from(wall.as_nanos())
+        .unwrap_or(u64::MAX)
+        .saturating_sub(ago)
 }
 
 #[cfg(test)]

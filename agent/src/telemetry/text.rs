@@ -50,7 +50,10 @@ fn classic(open: &str) -> Result<String, fmt::Error> {
     for line in open.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             help = rest.split_once(' ');
-        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+        } else if let Some((name, kind)) = line
+            .strip_prefix("# TYPE ")
+            .and_then(|rest| rest.split_once(' '))
+        {
             let suffix = if kind == "counter" { "_total" } else { "" };
             if let Some((_, text)) = help.take() {
                 writeln!(out, "# HELP {name}{suffix} {text}")?;
@@ -78,6 +81,11 @@ mod tests {
     fn open_metrics_comes_only_when_asked_for() {
         assert_eq!(Format::accepted(None), Format::Classic);
         assert_eq!(Format::accepted(Some("text/plain")), Format::Classic);
-        assert_eq!(Format::accepted(Some("application/openmetrics-text;version=1.0.0,text/plain;q=0.5")), Format::OpenMetrics);
+        assert_eq!(
+            Format::accepted(Some(
+                "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
+            )),
+            Format::OpenMetrics
+        );
     }
 }
