@@ -157,6 +157,18 @@ impl Probe {
         answers.filter(|a| a.at >= instant).min_by_key(|a| a.at)
     }
 
+    /// When the first answer by a node other than `than` arrived, from `instant` on.
+    pub fn first_answer_by_another(&self, instant: Nanos, than: usize) -> Option<Nanos> {
+        let answers = self
+            .window(instant, Nanos::MAX)
+            .into_iter()
+            .filter_map(|(_, answer)| answer);
+        answers
+            .filter(|a| usize::from(a.by) != than)
+            .map(|a| a.at)
+            .min()
+    }
+
     /// The probes sent in a window, oldest first: when, and the answer if one came.
     fn window(&self, from: Nanos, to: Nanos) -> Vec<(Nanos, Option<Answer>)> {
         let next = self.shared.next.load(Ordering::Acquire);
