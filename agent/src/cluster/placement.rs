@@ -225,7 +225,11 @@ pub(super) fn awaits_better(
     chosen: VoterId,
     load: &BTreeMap<VoterId, usize>,
 ) -> bool {
-    let nodes = sight.state.voters.iter().filter(|(n, v)| v.role == Role::Node && !v.standby && group.allows(**n));
+    let nodes = sight
+        .state
+        .voters
+        .iter()
+        .filter(|(n, v)| v.role == Role::Node && !v.standby && group.allows(**n));
     let cost = |n: VoterId| (-group.score(n), load.get(&n).copied().unwrap_or(0));
     let mut better = nodes.map(|(n, _)| *n).filter(|n| cost(*n) < cost(chosen));
     better.any(|n| !fit(sight, group, n))

@@ -72,7 +72,8 @@ fn run(seed: u64, mutation: Option<&str>, faults: u32) -> Vec<String> {
         lab.mend();
         let end = lab.now + 12_000 * MILLISECOND;
         while lab.now < end && !lab.all_served() {
-            lab.tick();
+            lab.all_online();
+            lab.run_ms(500);
         }
         assert!(
             lab.all_served(),

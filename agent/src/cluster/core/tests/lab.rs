@@ -11,7 +11,7 @@ use crate::cluster::{
     core::{Core, GroupSettings, Mutations, Settings},
     entry::Entry,
     ids::{Epoch, GroupId, Index, MILLISECOND, Nanos, Role, VoterId},
-    message::{Message, Order},
+    message::Message,
     state::State,
     timing::{Timing, majority},
     view::{PeerView, RaftView, View},
@@ -627,15 +627,25 @@ impl Lab {
             host.wedged = false;
             host.front_up = true;
         }
-        let now = self.now;
-        for node in self.ids() {
-            for id in self.ids() {
-                let _refused = self
-                    .host(id)
-                    .core
-                    .on_order(now, Order::Standby { node, on: false });
-            }
-        }
+    }
+
+    /// Takes every node off standby, by the log itself.
+    pub(super) fn all_online(&mut self) {
+        let nodes = self
+            .settings
+            .voters
+            .iter()
+            .filter(|(_, role)| *role == Role::Node);
+        let entries = nodes.map(|(node, _)| {
+            (
+                self.term,
+                Some(Entry::Standby {
+                    node: *node,
+                    on: false,
+                }),
+            )
+        });
+        self.log.extend(entries);
     }
 
     /// Whether every group has a server.
