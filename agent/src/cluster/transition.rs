@@ -156,6 +156,15 @@ impl Transitions {
             .map(|(id, _)| id)
     }
 
+    /// Closes every gate, for an agent that cannot go on.
+    pub(super) fn close_all(&mut self) -> Vec<Command> {
+        let mut plan = Plan::default();
+        for (id, local) in &mut self.groups {
+            local.set_gate(id, None, &mut plan);
+        }
+        plan.closes
+    }
+
     /// Whether no gate is open and no resource runs here.
     pub(super) fn idle(&self) -> bool {
         self.groups
