@@ -72,6 +72,9 @@ fn slot(address: &Address) -> u32 {
 #[inline(always)]
 fn gate(frame: &TcContext, side: Side) -> i32 {
     let ingress = side == Side::FrontIngress;
+    if foreign(frame, ingress) {
+        return frame.pass();
+    }
     let Some((network, head)) = head(frame) else {
         return frame.pass();
     };
@@ -96,6 +99,31 @@ fn gate(frame: &TcContext, side: Side) -> i32 {
         return frame.pass();
     }
     decide(frame, side, found)
+}
+
+/// Whether the packet surely concerns no VIP, told without a copy; what takes more than a look is left to the rest.
+#[inline(always)]
+fn foreign(frame: &TcContext, ingress: bool) -> bool {
+    let Some(packet) = frame.linear::<34>() else {
+        return false;
+    };
+    if [packet[12], packet[13]] == ETHERTYPE_IPV4 {
+        let at = if ingress { 30 } else { 26 };
+        let address = [packet[at], packet[at + 1], packet[at + 2], packet[at + 3]];
+        return slot(&mapped(address)) == NO_SLOT;
+    }
+    if [packet[12], packet[13]] == ETHERTYPE_IPV6 && (packet[20] == TCP || packet[20] == UDP) {
+        let Some(packet) = frame.linear::<54>() else {
+            return false;
+        };
+        let at = if ingress { 38 } else { 22 };
+        let mut address: Address = [0; 4];
+        for (word, bytes) in address.iter_mut().zip(packet[at..at + 16].chunks_exact(4)) {
+            *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        return slot(&address) == NO_SLOT;
+    }
+    false
 }
 
 #[inline(always)]
