@@ -37,6 +37,10 @@ fn costs_are_printed() {
     let foreign_in = same(BEAT_INGRESS, &foreign);
     assert_eq!(foreign_in.action, TC_NEXT);
     show("beat_ingress, another port", &foreign_in);
+    let bare = [&foreign[..12], &[0x88, 0xcc], &[0; 86]].concat();
+    show("beat_ingress, not IP", &same(BEAT_INGRESS, &bare));
+    let once = measure(&programs, BEAT_INGRESS, &vec![bare; ROUNDS as usize]).expect("it runs");
+    show("beat_ingress, not IP, run by run", &once);
     show("beat_xdp, another port", &same(BEAT_XDP, &foreign));
     show("beat_egress, another port", &same(BEAT_EGRESS, &foreign));
     let tcp = {

@@ -6,7 +6,7 @@
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_boot_ns, macros::classifier, programs::TcContext,
 };
-use baton_ebpf::layout::{GateGroup, Tenure, TenureKey, gate_epoch, gate_open};
+use baton_ebpf::layout::{GateGroup, Tenure, TenureKey, gate_epoch, gate_open, vip_bit};
 
 use super::{
     frame::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Head, ICMPV6, TCP, UDP, head},
@@ -62,6 +62,15 @@ pub fn mapped(address: [u8; 4]) -> Address {
 
 #[inline(always)]
 fn slot(address: &Address) -> u32 {
+    let (word, bit) = vip_bit(address);
+    let Some(control) = CONTROL.get(0) else {
+        return NO_SLOT;
+    };
+    if let Some(filter) = control.vip_filter.get(word)
+        && filter.load() & bit == 0
+    {
+        return NO_SLOT;
+    }
     // SAFETY: the value is copied at once; a slot that is re-used meanwhile is a change of configuration.
     match unsafe { VIPS.get(address) } {
         Some(slot) => *slot,

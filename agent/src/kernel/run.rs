@@ -86,7 +86,7 @@ impl Programs {
     /// # Errors
     /// As there.
     pub fn set_vips(&mut self, vips: &[(IpAddr, u32)]) -> Result<(), KernelError> {
-        self.maps.set_vips(vips)
+        self.maps.set_vips(&self.tables, vips)
     }
 
     /// See [`super::Kernel::tenures`].
