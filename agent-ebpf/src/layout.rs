@@ -16,6 +16,8 @@ pub const PEERS: usize = VOTERS_MAX + 1;
 pub const SLOTS: usize = 256;
 /// The most VIPs that the gate can hold.
 pub const VIPS_MAX: usize = 4096;
+/// Words of the filter before the VIP map.
+pub const VIP_FILTER_WORDS: usize = 64;
 /// The most tenures that are remembered.
 pub const TENURES_MAX: usize = 4096;
 /// The floor that refuses every gate index.
@@ -59,6 +61,8 @@ pub struct Control {
     pub acked: [Word; PEERS],
     /// Fills the row.
     pub reserved_acked: [Word; 7],
+    /// One bit for each VIP by [`vip_bit`]: where it is not set, the VIP map need not be asked.
+    pub vip_filter: [Word; VIP_FILTER_WORDS],
 }
 
 /// One peer on one link.
@@ -207,6 +211,18 @@ pub struct Tenure {
     pub last_flow: u64,
 }
 
+/// The word and the bit in [`Control::vip_filter`] of an address: IPv4 as ::ffff:a.b.c.d, words as they stand in memory.
+#[inline(always)]
+pub const fn vip_bit(address: &[u32; 4]) -> (usize, u64) {
+    let folded = (address[0] ^ address[2]) as u64 | ((address[1] ^ address[3]) as u64) << 32;
+    // Fibonacci hashing: the upper bits of a product depend on all bits of both factors.
+    let hash = folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52;
+    (
+        (hash >> 6) as usize & (VIP_FILTER_WORDS - 1),
+        1 << (hash & 63),
+    )
+}
+
 /// A gate word from its parts.
 #[inline(always)]
 pub const fn gate_word(epoch: u64, open: bool) -> u64 {
@@ -226,7 +242,7 @@ pub const fn gate_open(word: u64) -> bool {
 }
 
 // The rows must be whole words for the maps' stride, and the lease alone on its cache line.
-const _: () = assert!(size_of::<Control>() == 40 * 8);
+const _: () = assert!(size_of::<Control>() == (40 + VIP_FILTER_WORDS) * 8);
 const _: () = assert!(core::mem::offset_of!(Control, lease_end) == 128);
 const _: () = assert!(size_of::<PeerLink>() == (16 + 64) * 8);
 const _: () = assert!(size_of::<Peer>() == (16 + 4 * 80) * 8);

@@ -14,8 +14,8 @@ use baton::{
     clock,
     cluster::ids::{Incarnation, VoterId},
     kernel::{
-        self, Chain, Device, Kernel, KernelConfig, LinkConfig, LinkHook, Mechanism, Said, Tables,
-        inspect::Inspector,
+        self, Chain, Device, Hook, Kernel, KernelConfig, LinkConfig, LinkHook, Mechanism, Said,
+        Tables, inspect::Inspector,
     },
 };
 use kernel_support::{
@@ -289,9 +289,12 @@ fn a_new_incarnation_adopts_the_pins_and_inherits_no_right() {
             one.tables().link_view(VoterId(2), 0),
             inspector.link(VoterId(2), 0)
         );
-        for hook in one.hooks() {
-            assert_eq!(hook.is_first(), (chain == Chain::Auto).then_some(true));
-        }
+        let hooks = one.hooks().to_vec();
+        let first: Vec<_> = pair
+            .one
+            .namespace
+            .run(move || hooks.iter().map(Hook::is_first).collect());
+        assert_eq!(first, [(chain == Chain::Auto).then_some(true); 2]);
         // Its own beats earn it a lease, and the peer knows the new incarnation.
         beat_until(&one.tables(), &socket, 2, 0, "a lease of its own", || {
             one.tables().lease_end() > 0

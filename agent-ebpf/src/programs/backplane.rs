@@ -12,7 +12,10 @@ use baton_ebpf::{
 };
 
 use super::{
-    frame::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Head, UDP, difference, head},
+    frame::{
+        ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Frame, Head, UDP,
+        difference, head,
+    },
     maps::{CONTROL, COUNTERS, PEER},
 };
 
@@ -85,12 +88,45 @@ fn link(control: &Control, ifindex: u32) -> usize {
     found & (LINKS_MAX - 1)
 }
 
+/// Whether the packet surely is no heartbeat, told without a copy. `port_at` is 0 for the source port, 2 for the
+/// destination's. What takes more than a look (VLAN tags, IP options, packets in pieces) is left to [`udp`].
+#[inline(always)]
+fn foreign<F: Frame>(frame: &F, control: &Control, port_at: usize) -> bool {
+    let Some(packet) = frame.linear::<38>() else {
+        return false;
+    };
+    let ethertype = [packet[12], packet[13]];
+    let port = if ethertype == ETHERTYPE_IPV4 {
+        if packet[23] != UDP {
+            return true;
+        }
+        if packet[14] != 0x45 {
+            return false;
+        }
+        [packet[34 + port_at], packet[35 + port_at]]
+    } else if ethertype == ETHERTYPE_IPV6 {
+        if packet[20] != UDP {
+            return true;
+        }
+        let Some(packet) = frame.linear::<58>() else {
+            return false;
+        };
+        [packet[54 + port_at], packet[55 + port_at]]
+    } else {
+        return ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_QINQ;
+    };
+    u64::from(u16::from_be_bytes(port)) != control.port.load()
+}
+
 #[inline(always)]
 fn ingress<F: Frame>(frame: &F) -> F::Action {
-    let Some(udp) = udp(frame) else {
+    let Some(control) = CONTROL.get(0) else {
         return frame.pass();
     };
-    let Some(control) = CONTROL.get(0) else {
+    if foreign(frame, control, 2) {
+        return frame.pass();
+    }
+    let Some(udp) = udp(frame) else {
         return frame.pass();
     };
     let port = u64::from(u16::from_be_bytes(udp.header[1]));
@@ -187,8 +223,11 @@ fn egress(frame: &TcContext) -> i32 {
 /// Stamps and signs a beat of ours that has no stamp yet. `None`: there was nothing to do, or the packet is too short.
 #[inline(always)]
 fn sign(frame: &TcContext) -> Option<&'static Counters> {
-    let udp = udp(frame)?;
     let control = CONTROL.get(0)?;
+    if foreign(frame, control, 0) {
+        return None;
+    }
+    let udp = udp(frame)?;
     let port = u64::from(u16::from_be_bytes(udp.header[0]));
     if port != control.port.load() || udp.header[2] != UDP_LENGTH {
         return None;

@@ -21,8 +21,8 @@ pub const TC_DROP: i32 = 2;
 pub const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 pub const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
 pub const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
-const ETHERTYPE_VLAN: [u8; 2] = [0x81, 0x00];
-const ETHERTYPE_QINQ: [u8; 2] = [0x88, 0xa8];
+pub const ETHERTYPE_VLAN: [u8; 2] = [0x81, 0x00];
+pub const ETHERTYPE_QINQ: [u8; 2] = [0x88, 0xa8];
 
 /// IP protocol numbers (IANA).
 pub const TCP: u8 = 6;
@@ -38,6 +38,8 @@ pub trait Frame {
     type Action;
     /// Reads bytes at an offset; `None` when the packet is shorter. `T` must be plain bytes or integers.
     fn get<T: Copy>(&self, offset: u32) -> Option<T>;
+    /// The first bytes of the packet in place, where they are in its linear part: the fast way to see that it is foreign.
+    fn linear<const N: usize>(&self) -> Option<&[u8; N]>;
     /// Reads bytes at an offset into `value`, which saves a copy on the small stack; false when the packet is shorter.
     fn fill<T: Copy>(&self, offset: u32, value: &mut T) -> bool;
     /// Writes bytes at an offset.
@@ -74,6 +76,16 @@ impl Frame for TcContext {
                 None
             }
         }
+    }
+
+    #[inline(always)]
+    fn linear<const N: usize>(&self) -> Option<&[u8; N]> {
+        let (start, end) = (self.data(), self.data_end());
+        if start + N > end {
+            return None;
+        }
+        // SAFETY: the bounds were checked just now, and nothing moves the packet while the reference lives.
+        Some(unsafe { &*(start as *const [u8; N]) })
     }
 
     #[inline(always)]
@@ -155,6 +167,16 @@ impl Frame for XdpContext {
                 None
             }
         }
+    }
+
+    #[inline(always)]
+    fn linear<const N: usize>(&self) -> Option<&[u8; N]> {
+        let (start, end) = (self.data(), self.data_end());
+        if start + N > end {
+            return None;
+        }
+        // SAFETY: the bounds were checked just now, and nothing moves the packet while the reference lives.
+        Some(unsafe { &*(start as *const [u8; N]) })
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_boot_ns, macros::classifier, programs::TcContext,
 };
-use baton_ebpf::layout::{GateGroup, Tenure, TenureKey, gate_epoch, gate_open};
+use baton_ebpf::layout::{GateGroup, Tenure, TenureKey, gate_epoch, gate_open, vip_bit};
 
 use super::{
     frame::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Head, ICMPV6, TCP, UDP, head},
@@ -62,6 +62,15 @@ pub fn mapped(address: [u8; 4]) -> Address {
 
 #[inline(always)]
 fn slot(address: &Address) -> u32 {
+    let (word, bit) = vip_bit(address);
+    let Some(control) = CONTROL.get(0) else {
+        return NO_SLOT;
+    };
+    if let Some(filter) = control.vip_filter.get(word)
+        && filter.load() & bit == 0
+    {
+        return NO_SLOT;
+    }
     // SAFETY: the value is copied at once; a slot that is re-used meanwhile is a change of configuration.
     match unsafe { VIPS.get(address) } {
         Some(slot) => *slot,
@@ -72,6 +81,9 @@ fn slot(address: &Address) -> u32 {
 #[inline(always)]
 fn gate(frame: &TcContext, side: Side) -> i32 {
     let ingress = side == Side::FrontIngress;
+    if foreign(frame, ingress) {
+        return frame.pass();
+    }
     let Some((network, head)) = head(frame) else {
         return frame.pass();
     };
@@ -96,6 +108,31 @@ fn gate(frame: &TcContext, side: Side) -> i32 {
         return frame.pass();
     }
     decide(frame, side, found)
+}
+
+/// Whether the packet surely concerns no VIP, told without a copy; what takes more than a look is left to the rest.
+#[inline(always)]
+fn foreign(frame: &TcContext, ingress: bool) -> bool {
+    let Some(packet) = frame.linear::<34>() else {
+        return false;
+    };
+    if [packet[12], packet[13]] == ETHERTYPE_IPV4 {
+        let at = if ingress { 30 } else { 26 };
+        let address = [packet[at], packet[at + 1], packet[at + 2], packet[at + 3]];
+        return slot(&mapped(address)) == NO_SLOT;
+    }
+    if [packet[12], packet[13]] == ETHERTYPE_IPV6 && (packet[20] == TCP || packet[20] == UDP) {
+        let Some(packet) = frame.linear::<54>() else {
+            return false;
+        };
+        let at = if ingress { 38 } else { 22 };
+        let mut address: Address = [0; 4];
+        for (word, bytes) in address.iter_mut().zip(packet[at..at + 16].chunks_exact(4)) {
+            *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        return slot(&address) == NO_SLOT;
+    }
+    false
 }
 
 #[inline(always)]

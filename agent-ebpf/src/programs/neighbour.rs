@@ -81,7 +81,12 @@ pub fn discovery(
         return Claim::None;
     }
     let unspecified = *source == [0; 4];
-    if advertisement == ingress || (!ingress && !advertisement && !unspecified) {
+    let held = if ingress {
+        !advertisement
+    } else {
+        advertisement || unspecified
+    };
+    if !held {
         return Claim::None;
     }
     if !frame.fill(transport + 8, target) {

@@ -15,6 +15,7 @@ use baton_ebpf::layout::{Tenure, TenureKey, VIPS_MAX};
 use super::{
     error::{KernelError, map_error},
     object::{TENURES, VIPS},
+    tables::Tables,
 };
 use crate::cluster::ids::Epoch;
 
@@ -80,7 +81,11 @@ impl GateMaps {
     }
 
     /// Makes the map hold exactly these.
-    pub(super) fn set_vips(&mut self, vips: &[(IpAddr, u32)]) -> Result<(), KernelError> {
+    pub(super) fn set_vips(
+        &mut self,
+        tables: &Tables,
+        vips: &[(IpAddr, u32)],
+    ) -> Result<(), KernelError> {
         let wanted: BTreeMap<_, _> = vips
             .iter()
             .map(|(address, slot)| (key(*address), *slot))
@@ -96,6 +101,8 @@ impl GateMaps {
             .keys()
             .collect::<Result<_, _>>()
             .map_err(map_error(VIPS))?;
+        // A bit is set before its VIP is there, and cleared after it has gone.
+        tables.filter_vips(known.iter().chain(wanted.keys()));
         for (address, slot) in &wanted {
             self.vips
                 .insert(address, slot, 0)
@@ -107,6 +114,7 @@ impl GateMaps {
         {
             self.vips.remove(address).map_err(map_error(VIPS))?;
         }
+        tables.filter_vips(wanted.keys());
         Ok(())
     }
 

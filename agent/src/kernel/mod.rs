@@ -271,7 +271,7 @@ impl Kernel {
     /// A map that is full or refuses an entry.
     pub fn set_vips(&self, vips: &[(IpAddr, u32)]) -> Result<(), KernelError> {
         match &self.bpf {
-            Some(bpf) => bpf.maps().set_vips(vips),
+            Some(bpf) => bpf.maps().set_vips(&self.tables, vips),
             None => Ok(()),
         }
     }

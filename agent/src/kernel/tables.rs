@@ -4,8 +4,8 @@ use std::sync::atomic::{Ordering, fence};
 
 use baton_ebpf::{
     layout::{
-        Control, Counters, FLOOR_INFINITE, GateGroup, PEERS, Peer, SLOTS, gate_epoch, gate_open,
-        gate_word,
+        Control, Counters, FLOOR_INFINITE, GateGroup, PEERS, Peer, SLOTS, VIP_FILTER_WORDS,
+        gate_epoch, gate_open, gate_word, vip_bit,
     },
     lease,
     receive::{self, Verdict},
@@ -217,6 +217,20 @@ impl Tables {
     /// A cluster of one voter is its own majority: the pulse renews by this. Does nothing in a larger one.
     pub fn renew_alone(&self) {
         lease::renew_alone(self.control(), clock::now());
+    }
+
+    /// Makes the filter before the VIP map let exactly these addresses through (and what shares their bits).
+    pub(super) fn filter_vips<'a>(&self, addresses: impl Iterator<Item = &'a [u8; 16]>) {
+        let mut filter = [0; VIP_FILTER_WORDS];
+        for address in addresses {
+            let (chunks, _) = address.as_chunks::<4>();
+            let (word, bit) = vip_bit(&std::array::from_fn(|i| u32::from_ne_bytes(chunks[i])));
+            filter[word] |= bit;
+        }
+        for (word, value) in self.control().vip_filter.iter().zip(filter) {
+            word.store(value);
+        }
+        fence(Ordering::SeqCst);
     }
 
     fn key(&self) -> [u64; 2] {
