@@ -88,7 +88,8 @@ async fn pace() {
     let (ready, started) = mpsc::channel();
     let mut threads = Vec::new();
     for id in 1..=3 {
-        let (launch, ready) = (cluster.launcher(id), ready.clone());
+        let (mut launch, ready) = (cluster.launcher(id), ready.clone());
+        launch.snapshot_entries = None;
         let (over, ended) = tokio::sync::oneshot::channel();
         threads.push((over, std::thread::spawn(move || run(launch, &ready, ended))));
     }

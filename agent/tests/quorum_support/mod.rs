@@ -90,6 +90,7 @@ pub struct Launch {
     voters: Vec<(VoterId, Vec<IpAddr>)>,
     links: Vec<IpAddr>,
     port: u16,
+    pub snapshot_entries: Option<u64>,
 }
 
 impl Launch {
@@ -112,7 +113,7 @@ impl Launch {
             me,
             voters,
             lease_ns: 4 * MILLISECOND,
-            snapshot_entries: Some(32),
+            snapshot_entries: self.snapshot_entries,
             on_log_thread: None,
         };
         let (quorum, events) = Quorum::start(config, Arc::clone(&channel)).await?;
@@ -183,6 +184,8 @@ impl Cluster {
                 .collect(),
             links: links(VoterId(id)),
             port: self.port,
+            // Small, so that the tests see snapshots.
+            snapshot_entries: Some(32),
         }
     }
 
