@@ -279,7 +279,7 @@ async fn a_voter_whose_disk_was_wiped_is_refused() {
         .expect("applied");
     cluster.stop(3).await;
     cluster.wipe(3);
-    let refused = cluster.try_start(3).await.err().expect("refused");
+    let refused = cluster.try_start(3).await.expect_err("refused");
     assert!(
         matches!(
             refused,
@@ -300,7 +300,7 @@ async fn another_list_of_voters_is_refused() {
     cluster.stop(3).await;
     cluster.voters = [1, 3, 4].map(VoterId).to_vec();
     wait("the log is closed", || cluster.is_closed(3)).await;
-    let refused = cluster.try_start(3).await.err().expect("refused");
+    let refused = cluster.try_start(3).await.expect_err("refused");
     assert!(
         matches!(refused, QuorumError::VotersChanged { .. }),
         "{refused}"

@@ -68,6 +68,7 @@ pub async fn wait(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 pub struct Voter {
+    pub me: VoterId,
     pub quorum: Quorum<Barriers>,
     pub events: AppliedEvents<Barriers>,
     pub channel: Arc<Channel>,
@@ -83,20 +84,71 @@ pub struct Cluster {
     port: u16,
 }
 
+pub struct Launch {
+    me: VoterId,
+    data_dir: PathBuf,
+    voters: Vec<(VoterId, Vec<IpAddr>)>,
+    links: Vec<IpAddr>,
+    port: u16,
+    pub snapshot_entries: Option<u64>,
+}
+
+impl Launch {
+    pub async fn start(self) -> Result<Voter, QuorumError> {
+        let me = self.me;
+        let voters = self.voters.iter().map(|(id, _)| *id).collect();
+        let channel = Channel::start(ChannelConfig {
+            me,
+            cluster: "test".to_owned(),
+            key: b"a key for tests".to_vec(),
+            incarnation: incarnation::advance(&self.data_dir).expect("incarnation"),
+            links: self.links,
+            port: self.port,
+            peers: self.voters,
+        });
+        let (channel, incoming) = channel.expect("channel");
+        let config = QuorumConfig {
+            data_dir: self.data_dir.join("quorum"),
+            cluster: "test".to_owned(),
+            me,
+            voters,
+            lease_ns: 4 * MILLISECOND,
+            snapshot_entries: self.snapshot_entries,
+            on_log_thread: None,
+        };
+        let (quorum, events) = Quorum::start(config, Arc::clone(&channel)).await?;
+        Ok(Voter {
+            me,
+            quorum,
+            events,
+            channel,
+            incoming,
+        })
+    }
+}
+
 static CLUSTERS: AtomicU16 = AtomicU16::new(0);
 
 impl Cluster {
-    pub async fn start(voters: u8) -> Self {
+    /// The addresses and folders of a cluster that does not run yet.
+    pub fn new(voters: u8) -> Self {
         let number = CLUSTERS.fetch_add(1, Relaxed);
         let pid = std::process::id();
-        let mut cluster = Self {
+        Self {
             voters: (1..=voters).map(VoterId).collect(),
             running: BTreeMap::new(),
-            folder: tempfile::tempdir().expect("temporary folder"),
+            // On a disk, unlike /tmp on some machines.
+            folder: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("temporary folder"),
             net: ((pid % 200) as u8 + 20, number as u8),
             port: 20_000 + (pid / 200 % 5_000) as u16,
-        };
-        let starting: Vec<_> = (1..=voters).map(|id| cluster.launch(id)).collect();
+        }
+    }
+
+    pub async fn start(voters: u8) -> Self {
+        let mut cluster = Self::new(voters);
+        let starting: Vec<_> = (1..=voters)
+            .map(|id| cluster.launcher(id).start())
+            .collect();
         for (id, started) in (1..=voters).zip(futures::future::join_all(starting).await) {
             cluster.running.insert(id, started.expect("started"));
         }
@@ -119,48 +171,27 @@ impl Cluster {
         self.folder.path().join(id.to_string())
     }
 
-    fn launch(&self, id: u8) -> impl Future<Output = Result<Voter, QuorumError>> + use<> {
-        let data_dir = self.data_dir(id);
+    /// What it takes to start a voter, on any thread.
+    pub fn launcher(&self, id: u8) -> Launch {
         let links = |of: VoterId| vec![self.ip(of.0, 1), self.ip(of.0, 2)];
-        let channel = Channel::start(ChannelConfig {
+        Launch {
             me: VoterId(id),
-            cluster: "test".to_owned(),
-            key: b"a key for tests".to_vec(),
-            incarnation: incarnation::advance(&data_dir).expect("incarnation"),
-            links: links(VoterId(id)),
-            port: self.port,
-            peers: self
+            data_dir: self.data_dir(id),
+            voters: self
                 .voters
                 .iter()
                 .map(|peer| (*peer, links(*peer)))
                 .collect(),
-        });
-        let (channel, incoming) = channel.expect("channel");
-        let config = QuorumConfig {
-            data_dir: data_dir.join("quorum"),
-            cluster: "test".to_owned(),
-            me: VoterId(id),
-            voters: self.voters.clone(),
-            lease_ns: 4 * MILLISECOND,
+            links: links(VoterId(id)),
+            port: self.port,
+            // Small, so that the tests see snapshots.
             snapshot_entries: Some(32),
-            on_log_thread: None,
-        };
-        async move {
-            let started = Instant::now();
-            let (quorum, events) = Quorum::start(config, Arc::clone(&channel)).await?;
-            assert!(started.elapsed() < Duration::from_secs(30));
-            Ok(Voter {
-                quorum,
-                events,
-                channel,
-                incoming,
-            })
         }
     }
 
     /// Starts a voter on the data that it has.
     pub async fn try_start(&mut self, id: u8) -> Result<(), QuorumError> {
-        let voter = self.launch(id).await?;
+        let voter = self.launcher(id).start().await?;
         self.running.insert(id, voter);
         Ok(())
     }

@@ -188,12 +188,7 @@ impl Link {
     }
 
     async fn read(&self, received: u64, mut receive: impl FnMut(Bytes) -> bool) -> LinkEnd {
-        let mut opener = Opener {
-            nonce: received,
-            input: BytesMut::with_capacity(1 << 14),
-            message: BytesMut::new(),
-            plain: vec![0; FRAME_BYTES_MAX],
-        };
+        let mut opener = Opener::new(received);
         loop {
             if let Err(error) = self.stream.readable().await {
                 return error.into();
@@ -231,6 +226,15 @@ struct Opener {
 }
 
 impl Opener {
+    fn new(nonce: u64) -> Self {
+        Self {
+            nonce,
+            input: BytesMut::new(),
+            message: BytesMut::new(),
+            plain: vec![0; FRAME_BYTES_MAX],
+        }
+    }
+
     /// The next whole message, or `None` when more bytes are needed.
     fn open(&mut self, noise: &StatelessTransportState) -> Result<Option<Bytes>, LinkEnd> {
         while let [high, low, rest @ ..] = &*self.input {
@@ -264,5 +268,123 @@ pub(super) fn pause(end: &LinkEnd, usual: Duration) -> Duration {
         // The machine answered a moment ago: try at once, its agent may have restarted.
         LinkEnd::Closed | LinkEnd::Io(_) => usual / 5,
         _ => usual,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use snow::Builder;
+
+    use super::*;
+
+    fn transports() -> (StatelessTransportState, StatelessTransportState) {
+        let build = || {
+            Builder::new(
+                "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s"
+                    .parse()
+                    .expect("pattern"),
+            )
+        };
+        let mut one = build()
+            .psk(0, &[7; 32])
+            .expect("key")
+            .build_initiator()
+            .expect("built");
+        let mut two = build()
+            .psk(0, &[7; 32])
+            .expect("key")
+            .build_responder()
+            .expect("built");
+        let (mut wire, mut plain) = ([0; 100], [0; 100]);
+        let length = one.write_message(&[], &mut wire).expect("written");
+        two.read_message(&wire[..length], &mut plain).expect("read");
+        let length = two.write_message(&[], &mut wire).expect("written");
+        one.read_message(&wire[..length], &mut plain).expect("read");
+        (
+            one.into_stateless_transport_mode().expect("done"),
+            two.into_stateless_transport_mode().expect("done"),
+        )
+    }
+
+    fn frame(noise: &StatelessTransportState, nonce: u64, plain: &[u8]) -> Vec<u8> {
+        let mut wire = vec![0; plain.len() + TAG_BYTES];
+        noise
+            .write_message(nonce, plain, &mut wire)
+            .expect("written");
+        [
+            &u16::try_from(wire.len()).expect("short").to_be_bytes()[..],
+            &wire,
+        ]
+        .concat()
+    }
+
+    fn open_all(noise: &StatelessTransportState, input: &[u8]) -> Result<Vec<Bytes>, LinkEnd> {
+        let mut opener = Opener::new(0);
+        let mut messages = Vec::new();
+        // Byte by byte: frames come in any pieces.
+        for byte in input {
+            opener.input.extend_from_slice(&[*byte]);
+            while let Some(message) = opener.open(noise)? {
+                messages.push(message);
+            }
+        }
+        Ok(messages)
+    }
+
+    #[test]
+    fn frames_become_messages_whatever_pieces_they_come_in() {
+        let (one, two) = transports();
+        let input = [
+            frame(&one, 0, b"\0ab"),
+            frame(&one, 1, b"\x01cd"),
+            frame(&one, 2, b"\x01"),
+        ]
+        .concat();
+        assert_eq!(open_all(&two, &input).expect("valid"), ["abcd", ""]);
+    }
+
+    #[test]
+    fn a_frame_that_is_forged_replayed_or_empty_ends_the_connection() {
+        let (one, two) = transports();
+        let good = frame(&one, 0, b"\x01ab");
+        for bit in 16..good.len() * 8 {
+            let mut forged = good.clone();
+            forged[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                matches!(open_all(&two, &forged), Err(LinkEnd::Ciphertext)),
+                "bit {bit}"
+            );
+        }
+        assert!(matches!(
+            open_all(&two, &[&good[..], &good[..]].concat()),
+            Err(LinkEnd::Ciphertext)
+        ));
+        assert!(matches!(
+            open_all(&two, &frame(&one, 0, b"")),
+            Err(LinkEnd::Message)
+        ));
+    }
+
+    #[test]
+    fn a_message_without_end_is_refused_at_the_bound() {
+        let (one, two) = transports();
+        let mut opener = Opener::new(0);
+        let chunk = vec![0; CHUNK_BYTES_MAX + 1];
+        let end = (0..1000).find_map(|nonce| {
+            opener.input.extend_from_slice(&frame(&one, nonce, &chunk));
+            opener.open(&two).err()
+        });
+        assert!(matches!(end, Some(LinkEnd::Message)));
+        assert!(opener.message.len() <= MESSAGE_BYTES_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_are_never_a_message(input: Vec<u8>) {
+            let (_, two) = transports();
+            let opened = open_all(&two, &input);
+            prop_assert!(opened.is_err() || opened.is_ok_and(|messages| messages.is_empty()));
+        }
     }
 }

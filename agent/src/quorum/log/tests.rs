@@ -186,15 +186,15 @@ async fn damage_to_what_was_acknowledged_is_refused_with_the_way_out() {
     drop(log);
     drop(open(folder.path()).expect("opens"));
     let at = offsets(folder.path(), 0);
-    for damaged in 0..4 {
-        flip(folder.path(), 0, at[damaged] + 40);
+    for damaged in &at[..4] {
+        flip(folder.path(), 0, damaged + 40);
         let refused = open(folder.path()).err().expect("refused");
         assert!(matches!(refused, LogError::Damaged { .. }));
         assert!(
             refused.to_string().contains("under a new voter number"),
             "{refused}"
         );
-        flip(folder.path(), 0, at[damaged] + 40);
+        flip(folder.path(), 0, damaged + 40);
     }
     open(folder.path()).expect("sound again");
 }
