@@ -48,9 +48,13 @@ fn the_critical_path() {
     lab::run(|_| {
         let front = lab::link();
         let mut socket = RequestSocket::open().unwrap();
+        let only = std::env::var("BATON_MEASURE").unwrap_or_default();
         for v6 in [false, true] {
             let family = if v6 { "IPv6" } else { "IPv4" };
             for (count, runs) in [(1u16, 400), (10, 200), (100, 50), (1_000, 15)] {
+                if !only.is_empty() && only != format!("{family}-{count}") {
+                    continue;
+                }
                 let ips: Vec<IpAddr> = (0..count).map(|i| ip(v6, i)).collect();
                 let all = ips
                     .iter()
