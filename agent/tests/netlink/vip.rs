@@ -6,6 +6,7 @@ use baton::{
     cluster::ids::GroupId,
     netlink::{
         RequestSocket, address,
+        link::Mac,
         watch::{Event, Watch},
     },
     resources::{
@@ -284,6 +285,50 @@ fn many_ipv6_addresses_are_accepted_at_once_and_follow_in_turns() {
         ));
         assert_eq!(health, Ok(Health::Running));
         assert_eq!(present(), all);
+    });
+}
+
+#[test]
+fn a_stop_removes_the_address_whatever_its_prefix() {
+    lab::run(|_| {
+        let mut vip = Vip::new("web-vip", specs(["front", "front"])).unwrap();
+        done(vip.start(&context())).unwrap();
+        lab::ip(&format!("address add {V4}/24 dev front"));
+        done(vip.stop(&context())).unwrap();
+        assert!(!has("front", V4) && !has("front", V6));
+        assert!(has("front", "192.0.2.1"), "the node's own address stays");
+    });
+}
+
+#[test]
+fn a_changed_ethernet_address_is_announced() {
+    lab::run(|lab| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut watch = Watch::open().unwrap();
+            let mut vip = Vip::new("web-vip", specs(["front", "front"])).unwrap();
+            done(vip.start(&context())).unwrap();
+            let vips = [V4, V6].map(|ip| ip.parse().unwrap());
+            for ip in vips {
+                lab.resolve(ip, lab::link().mac.unwrap());
+            }
+            let new = Mac([2, 0, 0, 0, 0xba, 0x11]);
+            lab::ip(&format!("link set front address {new}"));
+            follow(
+                &mut watch,
+                &mut vip,
+                |e| matches!(e, Event::Link { now, .. } if now.mac == Some(new)),
+            )
+            .await;
+            for ip in vips {
+                lab::until("the neighbour follows", || {
+                    lab.neighbour(ip).contains(&new.to_string())
+                });
+            }
+        });
     });
 }
 

@@ -1,6 +1,6 @@
 //! The addresses of a group on one device: what is prepared for them, and how they come and go.
 
-use std::{net::IpAddr, ops::Range, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, ops::Range, sync::Arc};
 
 use rustix::io::Errno;
 
@@ -10,7 +10,7 @@ use crate::{
     cluster::ids::{MILLISECOND, Nanos},
     netlink::{
         NetlinkError, RequestSocket,
-        address::{Address, AddressSet, Scope},
+        address::{self, Address, AddressSet, Scope},
         announce::Announcer,
         link::{self, Link},
         membership::Membership,
@@ -210,6 +210,27 @@ impl Front {
         tally.take(ready.set.delete_range(requests, 0..inline));
         if inline < count {
             self.rest = Some(Rest::Delete(inline..count));
+        } else {
+            self.sweep(requests, tally);
+        }
+    }
+
+    /// Remove what the batch does not reach: one of our addresses that somebody added with another prefix length.
+    fn sweep(&mut self, requests: &mut RequestSocket, tally: &mut Tally) {
+        let Some(ready) = &self.ready else { return };
+        let ours: BTreeSet<IpAddr> = self.specs.iter().map(|spec| spec.ip).collect();
+        let strays = address::list(requests, ready.link.index).map(|present| {
+            let stray = present.into_iter().filter(|found| ours.contains(&found.ip));
+            stray
+                .map(|found| Address::vip(found.ip, found.prefix, &self.device, found.index))
+                .collect::<Vec<_>>()
+        });
+        match strays {
+            Ok(strays) if strays.is_empty() => {}
+            Ok(strays) => {
+                tally.take(AddressSet::new(strays).and_then(|mut strays| strays.delete(requests)));
+            }
+            Err(error) => tally.fail(error),
         }
     }
 
@@ -227,14 +248,14 @@ impl Front {
             };
             let broken = result.is_err();
             tally.take(result);
-            if left.is_empty() || broken {
-                return;
+            match rest {
+                // The rest would only fail alike; the next start or stop begins anew.
+                _ if broken => return,
+                Rest::Add(_) if left.is_empty() => return,
+                Rest::Delete(_) if left.is_empty() => return self.sweep(requests, tally),
+                Rest::Add(_) => self.rest = Some(Rest::Add(left)),
+                Rest::Delete(_) => self.rest = Some(Rest::Delete(left)),
             }
-            self.rest = Some(if matches!(rest, Rest::Add(_)) {
-                Rest::Add(left)
-            } else {
-                Rest::Delete(left)
-            });
             if clock::now() >= end {
                 return;
             }
