@@ -1,7 +1,8 @@
 //! A netlink socket for requests: batches in one system call, their acknowledgements, single reads and dumps.
 //!
 //! The kernel carries requests out inside sendmsg(2) and has queued all answers when it returns, so nothing here waits
-//! longer than the kernel works; a receive timeout bounds even that.
+//! longer than the kernel works; a receive timeout bounds the reading. Inside sendmsg(2) the kernel may wait for its own
+//! configuration lock (rtnl), which nobody can bound: another process that configures the network holds it meanwhile.
 
 use std::{ops::Range, time::Duration};
 

@@ -168,14 +168,21 @@ fn a_thousand_addresses_in_one_batch() {
         let mut socket = RequestSocket::open().unwrap();
         let index = lab::link().index;
         let ip = |i: u16| -> IpAddr {
-            if i % 2 == 0 {
+            if i.is_multiple_of(2) {
                 [198, 51, (i >> 8) as u8, i as u8].into()
             } else {
                 [0x2001, 0xdb8, 0, 0, 0, 0, 0xff, i].into()
             }
         };
         let all: Vec<_> = (0..1_500)
-            .map(|i| Address::vip(ip(i), if i % 2 == 0 { 32 } else { 128 }, "front", index))
+            .map(|i| {
+                Address::vip(
+                    ip(i),
+                    if i.is_multiple_of(2) { 32 } else { 128 },
+                    "front",
+                    index,
+                )
+            })
             .collect();
         let mut set = AddressSet::new(all).unwrap();
         assert_eq!(set.add(&mut socket).unwrap(), Outcome::default());

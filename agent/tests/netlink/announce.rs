@@ -57,7 +57,7 @@ fn the_other_end_sees_every_announcement() {
         // More than one system call's worth.
         let ips: Vec<IpAddr> = (0..300u16)
             .map(|i| {
-                if i % 2 == 0 {
+                if i.is_multiple_of(2) {
                     [198, 51, 100, (i / 2) as u8].into()
                 } else {
                     [0x2001, 0xdb8, 0, 0, 0, 0, 7, i].into()

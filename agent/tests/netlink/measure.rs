@@ -1,4 +1,6 @@
-//! Figures of the critical path, printed, never judged: `cargo test --release --test netlink measure -- --ignored --nocapture`.
+//! Figures of the critical path, printed, never judged. `BATON_MEASURE=IPv6-1000` chooses one row.
+//!
+//! `cargo test --release --test netlink measure -- --ignored --nocapture`
 
 use std::{
     net::IpAddr,
@@ -11,10 +13,9 @@ use baton::{
         RequestSocket,
         address::{Address, AddressSet},
         announce::Announcer,
-        wire,
     },
     resources::{
-        Context, Resource, Work,
+        Context, Operation, Resource,
         vip::{Vip, VipSpec},
     },
 };
@@ -29,71 +30,96 @@ fn ip(v6: bool, i: u16) -> IpAddr {
     }
 }
 
-/// Median and largest of a number of runs.
-fn sample(name: &str, runs: usize, mut work: impl FnMut() -> Duration) {
-    let mut all: Vec<Duration> = (0..runs).map(|_| work()).collect();
+fn show(name: &str, mut all: Vec<Duration>) {
     all.sort_unstable();
+    let at = |percent: usize| all[all.len() * percent / 100];
     println!(
         "{name}: median {:?}, p90 {:?}, max {:?}",
-        all[runs / 2],
-        all[runs * 9 / 10],
-        all[runs - 1]
+        at(50),
+        at(90),
+        all[all.len() - 1]
     );
 }
 
 #[test]
 #[ignore = "prints figures; run it alone, in release"]
 fn the_critical_path() {
-    assert!(wire::ip(&[0; 3]).is_none());
     lab::run(|_| {
-        let front = lab::link();
-        let mut socket = RequestSocket::open().unwrap();
-        for v6 in [false, true] {
-            let family = if v6 { "IPv6" } else { "IPv4" };
-            for (count, runs) in [(1u16, 400), (10, 200), (100, 50), (1_000, 15)] {
-                let ips: Vec<IpAddr> = (0..count).map(|i| ip(v6, i)).collect();
-                let all = ips
-                    .iter()
-                    .map(|ip| Address::vip(*ip, if v6 { 128 } else { 32 }, "front", front.index));
-                let mut set = AddressSet::new(all.collect()).unwrap();
-                let announcer = Announcer::new(&front, &ips).unwrap();
-                let mut deletes = Vec::new();
-                sample(&format!("{family} add {count}"), runs, || {
-                    let begin = Instant::now();
-                    assert!(set.add(&mut socket).unwrap().failures.is_empty());
-                    let took = begin.elapsed();
-                    let begin = Instant::now();
-                    assert!(set.delete(&mut socket).unwrap().failures.is_empty());
-                    deletes.push(begin.elapsed());
-                    took
-                });
-                let mut deletes = deletes.into_iter();
-                sample(&format!("{family} delete {count}"), runs, || {
-                    deletes.next().unwrap()
-                });
-                sample(&format!("{family} announce {count}"), runs, || {
-                    let begin = Instant::now();
-                    assert_eq!(announcer.send().sent, usize::from(count));
-                    begin.elapsed()
-                });
-                let specs = ips.iter().map(|ip| VipSpec::host(*ip, "front")).collect();
-                let mut vip = Vip::new("measured", specs).unwrap();
-                let context = Context {
-                    group: GroupId::new("web"),
-                    epoch: 1,
-                };
-                sample(
-                    &format!("{family} start (add and announce) {count}"),
-                    runs,
-                    || {
-                        let begin = Instant::now();
-                        assert!(matches!(vip.start(&context), Work::Done(Ok(()))));
-                        let took = begin.elapsed();
-                        assert!(matches!(vip.stop(&context), Work::Done(Ok(()))));
-                        took
-                    },
-                );
+        let only = std::env::var("BATON_MEASURE").unwrap_or_default();
+        for (family, v6) in [("IPv4", false), ("IPv6", true)] {
+            for (count, runs) in [(1, 400), (10, 200), (100, 50), (1_000, 15)] {
+                let row = format!("{family}-{count}");
+                if only.is_empty() || only == row {
+                    sets(&row, (0..count).map(|i| ip(v6, i)).collect(), runs);
+                    resource(&row, (0..count).map(|i| ip(v6, i)).collect(), runs);
+                }
             }
         }
     });
+}
+
+/// The parts: addresses in one call, announcements in one call.
+fn sets(row: &str, ips: Vec<IpAddr>, runs: usize) {
+    let front = lab::link();
+    let mut socket = RequestSocket::open().unwrap();
+    let prefix = |ip: &IpAddr| if ip.is_ipv4() { 32 } else { 128 };
+    let all = ips
+        .iter()
+        .map(|ip| Address::vip(*ip, prefix(ip), "front", front.index))
+        .collect();
+    let mut set = AddressSet::new(all).unwrap();
+    let announcer = Announcer::new(&front, &ips).unwrap();
+    let (mut adds, mut deletes, mut announcements) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let begin = Instant::now();
+        assert!(set.add(&mut socket).unwrap().failures.is_empty());
+        adds.push(begin.elapsed());
+        let begin = Instant::now();
+        assert_eq!(announcer.send().sent, ips.len());
+        announcements.push(begin.elapsed());
+        let begin = Instant::now();
+        assert!(set.delete(&mut socket).unwrap().failures.is_empty());
+        deletes.push(begin.elapsed());
+    }
+    show(&format!("{row} add in one call"), adds);
+    show(&format!("{row} announce"), announcements);
+    show(&format!("{row} delete in one call"), deletes);
+}
+
+/// The whole: the resource's start until packets are accepted and announced, and until every address is there.
+fn resource(row: &str, ips: Vec<IpAddr>, runs: usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let begin = Instant::now();
+    let mut vip = Vip::new(
+        "measured",
+        ips.iter().map(|ip| VipSpec::host(*ip, "front")).collect(),
+    )
+    .unwrap();
+    println!("{row} prepare: {:?}", begin.elapsed());
+    let context = Context {
+        group: GroupId::new("web"),
+        epoch: 1,
+    };
+    let (mut served, mut complete, mut stopped) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let begin = Instant::now();
+        let work = vip.start(&context);
+        served.push(begin.elapsed());
+        runtime
+            .block_on(work.within(lab::PATIENCE, "measured", Operation::Start))
+            .unwrap();
+        complete.push(begin.elapsed());
+        let begin = Instant::now();
+        let work = vip.stop(&context);
+        runtime
+            .block_on(work.within(lab::PATIENCE, "measured", Operation::Stop))
+            .unwrap();
+        stopped.push(begin.elapsed());
+    }
+    show(&format!("{row} start: accepted and announced"), served);
+    show(&format!("{row} start: every address there"), complete);
+    show(&format!("{row} stop"), stopped);
 }

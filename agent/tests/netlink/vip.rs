@@ -6,11 +6,12 @@ use baton::{
     cluster::ids::GroupId,
     netlink::{
         RequestSocket, address,
+        link::Mac,
         watch::{Event, Watch},
     },
     resources::{
         Context, Health, Operation, Resource, ResourceError, Work,
-        vip::{Vip, VipSpec},
+        vip::{INLINE_IPV6_MAX, Vip, VipSpec},
     },
 };
 
@@ -204,6 +205,158 @@ async fn follow(watch: &mut Watch, vip: &mut Vip, enough: impl Fn(&Event) -> boo
     tokio::time::timeout(lab::PATIENCE, work)
         .await
         .expect("the condition came about");
+}
+
+fn many() -> Vec<VipSpec> {
+    let v6 = |i: u16| -> IpAddr { [0x2001, 0xdb8, 0, 0, 0, 0, 0xff, i].into() };
+    let v4: IpAddr = V4.parse().unwrap();
+    let count = u16::try_from(INLINE_IPV6_MAX).unwrap() + 40;
+    (0..count)
+        .map(v6)
+        .chain([v4])
+        .map(|ip| VipSpec::host(ip, "front"))
+        .collect()
+}
+
+fn present() -> usize {
+    let index = lab::link().index;
+    let there = address::list(&mut RequestSocket::open().unwrap(), index).unwrap();
+    there
+        .iter()
+        .filter(|p| !p.unusable && many().iter().any(|spec| spec.ip == p.ip))
+        .count()
+}
+
+#[test]
+fn many_ipv6_addresses_are_accepted_at_once_and_follow_in_turns() {
+    lab::run(|_| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let all = many().len();
+        let mut vip = Vip::new("web-vip", many()).unwrap();
+        let context = context();
+        {
+            let Work::Pending(rest) = vip.start(&context) else {
+                panic!("all done in one call")
+            };
+            let routes = lab::ip("-6 route show table local");
+            assert!(
+                many()
+                    .iter()
+                    .filter(|s| s.ip.is_ipv6())
+                    .all(|s| routes.contains(&format!("local {} ", s.ip)))
+            );
+            assert!(has("front", V4));
+            assert!(present() < all);
+            runtime.block_on(rest).unwrap();
+        }
+        assert_eq!(present(), all);
+        assert_eq!(done(vip.monitor()), Ok(Health::Running));
+
+        // A stop that ran into its time limit is made good by the next one.
+        assert!(
+            matches!(vip.stop(&context), Work::Pending(_)),
+            "dropped at once"
+        );
+        assert!(present() > 0);
+        runtime
+            .block_on(
+                vip.stop(&context)
+                    .within(lab::PATIENCE, "web-vip", Operation::Stop),
+            )
+            .unwrap();
+        assert_eq!(present(), 0);
+        assert!(!lab::ip("-6 route show table local").contains("2001:db8::ff:"));
+
+        // What the monitor misses it puts back, in turns as well.
+        runtime
+            .block_on(
+                vip.start(&context)
+                    .within(lab::PATIENCE, "web-vip", Operation::Start),
+            )
+            .unwrap();
+        lab::ip("-6 address flush dev front scope global");
+        let health = runtime.block_on(vip.monitor().within(
+            lab::PATIENCE,
+            "web-vip",
+            Operation::Monitor,
+        ));
+        assert_eq!(health, Ok(Health::Running));
+        assert_eq!(present(), all);
+    });
+}
+
+#[test]
+fn a_stop_removes_the_address_whatever_its_prefix() {
+    lab::run(|_| {
+        let mut vip = Vip::new("web-vip", specs(["front", "front"])).unwrap();
+        done(vip.start(&context())).unwrap();
+        lab::ip(&format!("address add {V4}/24 dev front"));
+        done(vip.stop(&context())).unwrap();
+        assert!(!has("front", V4) && !has("front", V6));
+        assert!(has("front", "192.0.2.1"), "the node's own address stays");
+    });
+}
+
+#[test]
+fn a_changed_ethernet_address_is_announced() {
+    lab::run(|lab| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut watch = Watch::open().unwrap();
+            let mut vip = Vip::new("web-vip", specs(["front", "front"])).unwrap();
+            done(vip.start(&context())).unwrap();
+            let vips = [V4, V6].map(|ip| ip.parse().unwrap());
+            for ip in vips {
+                lab.resolve(ip, lab::link().mac.unwrap());
+            }
+            let new = Mac([2, 0, 0, 0, 0xba, 0x11]);
+            lab::ip(&format!("link set front address {new}"));
+            follow(
+                &mut watch,
+                &mut vip,
+                |e| matches!(e, Event::Link { now, .. } if now.mac == Some(new)),
+            )
+            .await;
+            for ip in vips {
+                lab::until("the neighbour follows", || {
+                    lab.neighbour(ip).contains(&new.to_string())
+                });
+            }
+        });
+    });
+}
+
+#[test]
+fn work_that_takes_too_long_is_ended_and_named() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let endless: Work<'_, ()> = Work::pending(std::future::pending());
+    let limit = std::time::Duration::from_millis(1);
+    let error = runtime
+        .block_on(endless.within(limit, "web-vip", Operation::Start))
+        .unwrap_err();
+    assert_eq!(
+        error,
+        ResourceError::TimedOut {
+            resource: "web-vip".into(),
+            operation: Operation::Start,
+            limit
+        }
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("start of web-vip took longer than 1ms"),
+        "{error}"
+    );
 }
 
 #[test]
