@@ -228,7 +228,7 @@ fn an_answer_is_either_seen_in_r_or_not_given() {
         let mut spins = 0u32;
         while counter.load() < from + by {
             spins += 1;
-            if spins % 1_000 == 0 {
+            if spins.is_multiple_of(1_000) {
                 thread::yield_now();
             }
             std::hint::spin_loop();
@@ -249,7 +249,7 @@ fn an_answer_is_either_seen_in_r_or_not_given() {
         });
         let mut violation = None;
         for round in 0..ROUNDS {
-            if violation.is_some() || (round % 64 == 0 && begun.elapsed() > LIMIT) {
+            if violation.is_some() || (round.is_multiple_of(64) && begun.elapsed() > LIMIT) {
                 break;
             }
             floor.store(0);
