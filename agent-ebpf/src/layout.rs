@@ -91,8 +91,10 @@ pub struct PeerLink {
     pub rtt_sum: Word,
     /// The sum of the inter-arrival times, ns.
     pub gap_sum: Word,
+    /// Acknowledgements sent for the peer's beats.
+    pub answered: Word,
     /// Fills the cache lines.
-    pub reserved: [Word; 5],
+    pub reserved: [Word; 4],
     /// Round trips, ns.
     pub rtt: Histogram,
     /// Inter-arrival times, ns.

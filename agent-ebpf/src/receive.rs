@@ -73,6 +73,9 @@ pub fn receive<'a>(
                 return Verdict::Consumed;
             }
             counters.answered.add(1);
+            if let Some(row) = peer.links.get(link) {
+                row.answered.add(1);
+            }
             acknowledge(words, key, beat.to);
             Verdict::Answer
         }

@@ -1,3 +1,5 @@
-//! The backplane: the network for cluster traffic.
+//! The dedicated network between voters: heartbeats and the authenticated channel.
 
+pub mod channel;
+pub mod pulse;
 pub mod responder;

@@ -83,6 +83,8 @@ pub struct LinkView {
     pub reordered: u64,
     /// Beats that came twice, or from a past incarnation.
     pub replayed: u64,
+    /// Acknowledgements sent.
+    pub answered: u64,
     /// Acknowledgements taken.
     pub acknowledged: u64,
     /// Acknowledgements that came twice or after a later one.
@@ -107,6 +109,7 @@ impl LinkView {
             lost: link.lost.load().saturating_sub(reordered),
             reordered,
             replayed: link.replayed.load(),
+            answered: link.answered.load(),
             acknowledged: link.ack_received.load(),
             acknowledged_stale: link.ack_stale.load(),
             rtt_sum: link.rtt_sum.load(),
