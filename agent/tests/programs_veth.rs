@@ -358,6 +358,26 @@ fn the_gate_holds_a_vip_on_the_wire_until_role_and_lease_allow_it() {
     let arrived = || server.recv_from(&mut [0; 16]).is_ok();
     let send = || drop(client.send_to(b"hello", (vip, 9000)));
 
+    // Somebody's XDP program on the front is reported; our own programs are not.
+    let (kernel, bypasses) = node.namespace.run(move || {
+        let bypasses = kernel.bypasses().expect("netlink answers");
+        (kernel, bypasses)
+    });
+    assert!(bypasses.is_empty());
+    let stranger = KernelConfig {
+        node: "stranger".into(),
+        fronts: Vec::new(),
+        ..pair.config(node, 1, LinkHook::Xdp, Chain::Auto)
+    };
+    let (kernel, bypasses) = node.namespace.run(move || {
+        let stranger = kernel::attach(&stranger).expect("it attaches");
+        let bypasses = kernel.bypasses().expect("netlink answers");
+        stranger.unpin_all().expect("everything goes");
+        (kernel, bypasses)
+    });
+    assert_eq!(bypasses.len(), 1);
+    assert_eq!(bypasses[0].0.name, "one");
+
     // Closed: the client's question for the MAC is not even answered.
     wait_until("questions are held", || {
         send();

@@ -22,6 +22,7 @@ use super::{
     Device, bpffs,
     error::KernelError,
     object::{self, BEAT_XDP},
+    xdp,
 };
 
 /// How tc programs are chained on a device.
@@ -126,6 +127,7 @@ impl Attacher<'_> {
             if let Some(old) = pinned(&pin) {
                 if let Ok(link) = old.try_into()
                     && let Ok(id) = program.attach_to_link(link)
+                    && xdp::program(device.ifindex)? == Some(program.info()?.id())
                 {
                     return keep(owned(program.take_link(id)?)?, &pin);
                 }
@@ -196,17 +198,25 @@ fn tcx(
     pin: &Path,
 ) -> Result<(), ProgramError> {
     if let Some(old) = pinned(pin) {
-        if let Ok(link) = old.try_into() {
-            // A link whose device is gone refuses the update; its number may belong to another device by now.
-            if let Ok(id) = program.attach_to_link(link) {
-                return keep(owned(program.take_link(id)?)?, pin);
-            }
+        // A link whose device is gone refuses the update, and a device that was moved to another namespace may have left
+        // its number to this one: only a program that is seen on the device counts.
+        if let Ok(link) = old.try_into()
+            && let Ok(id) = program.attach_to_link(link)
+            && position(device, direction, program.info()?.id()).is_some()
+        {
+            return keep(owned(program.take_link(id)?)?, pin);
         }
         forget(pin)?;
     }
     let first = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program.attach_with_options(&device.name, direction, first)?;
     keep(owned(program.take_link(id)?)?, pin)
+}
+
+/// Where a program stands in a device's TCX chain, from 0; `None` when it is not there.
+fn position(device: &Device, direction: TcAttachType, program: u32) -> Option<usize> {
+    let (_, programs) = SchedClassifier::query_tcx(&device.name, direction).ok()?;
+    programs.iter().position(|known| known.id() == program)
 }
 
 fn clsact(
@@ -276,17 +286,12 @@ fn forget(pin: &Path) -> Result<(), ProgramError> {
 }
 
 impl Hook {
-    /// Whether the program is the first in its chain now; `None` when the kernel does not say.
+    /// Whether the program is the first in its chain now; `None` for what has no chain to ask about (clsact, XDP).
+    /// To be called in the agent's network namespace.
     pub fn is_first(&self) -> Option<bool> {
         match (self.mechanism, self.direction) {
             (Mechanism::Tcx, Some(direction)) => {
-                let (_, programs) =
-                    SchedClassifier::query_tcx(&self.device.name, direction).ok()?;
-                Some(
-                    programs
-                        .first()
-                        .is_some_and(|first| first.id() == self.program_id),
-                )
+                Some(position(&self.device, direction, self.program_id) == Some(0))
             }
             _ => None,
         }

@@ -17,8 +17,10 @@ mod region;
 pub mod run;
 mod tables;
 mod view;
+mod xdp;
 
 use std::{
+    io,
     net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -290,6 +292,27 @@ impl Kernel {
     /// The programs and the devices that they are attached to.
     pub fn hooks(&self) -> &[Hook] {
         self.bpf.as_ref().map_or(&[], |bpf| &bpf.hooks)
+    }
+
+    /// Front devices with an XDP program of somebody else's, and its number: what it handles never meets the gate.
+    /// To be called in the agent's network namespace.
+    ///
+    /// # Errors
+    /// A front that does not exist any more, or netlink that cannot be used.
+    pub fn bypasses(&self) -> io::Result<Vec<(Device, u32)>> {
+        let mut found = Vec::new();
+        for hook in self
+            .hooks()
+            .iter()
+            .filter(|hook| hook.program == GATE_INGRESS)
+        {
+            if let Some(program) = xdp::program(hook.device.ifindex)?
+                && !self.hooks().iter().any(|own| own.program_id == program)
+            {
+                found.push((hook.device.clone(), program));
+            }
+        }
+        Ok(found)
     }
 
     /// Takes everything out of the kernel: programs, links, maps. Nothing is gated afterwards.
