@@ -1,4 +1,15 @@
 //! Baton, a failover agent for Linux. See docs/architecture.md for the map of this crate.
 
+pub mod agent;
+pub mod api;
+pub mod backplane;
+pub mod cli;
 pub mod clock;
 pub mod cluster;
+pub mod config;
+pub mod kernel;
+pub mod netlink;
+pub mod quorum;
+pub mod realtime;
+pub mod resources;
+pub mod telemetry;

@@ -1,3 +1,9 @@
 //! The `baton` command line: parse and dispatch only.
 
-fn main() {}
+use std::process::ExitCode;
+
+use baton::{agent, cli};
+
+fn main() -> ExitCode {
+    cli::main(agent::run)
+}

@@ -1,6 +1,32 @@
-//! What the gates of a lab's nodes recorded: read from their pinned tables.
+//! What the gates of a lab's nodes recorded: read from their pinned tables, which outlive their agents.
 
-use crate::baton::Inspect;
+use anyhow::{Context, Result};
+use baton::kernel::inspect::Inspector;
 
-/// Reads the tenures of the lab's group from all nodes, where the kernel side records them.
-pub const INSPECT: Option<Inspect> = None;
+use crate::{
+    baton::{Baton, CLUSTER, Inspect},
+    overlap::Tenure,
+    topology::Lab,
+};
+
+/// The row of the lab's only group in the gate's table.
+const SLOT: u32 = 0;
+
+/// Reads the tenures of the lab's group from all nodes.
+pub const INSPECT: Option<Inspect> = Some(tenures);
+
+/// One tenure for each node and epoch: from the first answer or new flow that the gate passed to the last.
+fn tenures(lab: &Lab) -> Result<Vec<Tenure>> {
+    let mut found = Vec::new();
+    for (holder, machine) in lab.nodes.iter().enumerate() {
+        let inspector = Inspector::of_node(&Baton::bpffs(lab, machine), CLUSTER, &machine.name)
+            .with_context(|| format!("the gate of {} cannot be read", machine.name))?;
+        let recorded = inspector.tenures()?.into_iter().filter(|(slot, _, _)| *slot == SLOT);
+        found.extend(recorded.filter_map(|(_, _, t)| {
+            let firsts = [t.first_answer, t.first_flow];
+            let first = firsts.into_iter().filter(|instant| *instant != 0).min()?;
+            Some(Tenure { holder, first, last: t.last_answer.max(t.last_flow) })
+        }));
+    }
+    Ok(found)
+}

@@ -64,6 +64,8 @@ pub enum Command {
         /// The successor.
         to: VoterId,
     },
+    /// Nobody took the leadership over: be a leader again, if raft still says so.
+    Resume,
     /// A fact for the flight recorder.
     Record(Fact),
     /// The agent cannot go on; the text says what happened and what to do.
@@ -100,6 +102,14 @@ pub enum Fact {
     },
     /// An entry was refused by its compare-and-set.
     Refused(&'static str),
+    /// An order that another voter forwarded was refused; the text says why.
+    OrderRefused(String),
     /// Leadership was handed over.
     SteppedAside(VoterId),
+    /// A node that this voter had found silent is back.
+    Returned(VoterId),
+    /// This machine's own lease lapsed while it owned something.
+    LeaseLapsed,
+    /// This machine stands for election.
+    Stood,
 }

@@ -4,8 +4,26 @@
 //! The agent, the simulation and the tests all run this very code.
 
 pub mod command;
+pub mod core;
+mod detector;
+mod election;
 pub mod entry;
+mod handover;
 pub mod ids;
+pub mod lease;
 pub mod message;
+pub mod mutations;
+mod notices;
+mod out;
+pub mod placement;
+mod promises;
+pub mod refusal;
+mod reporting;
+mod rounds;
+pub mod settings;
+mod sight;
+pub mod state;
+mod steward;
 pub mod timing;
+mod transition;
 pub mod view;

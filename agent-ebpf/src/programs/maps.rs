@@ -1,0 +1,40 @@
+//! The maps. Array maps are mmapped by the agent; the loader pins all of them in the node's folder.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap},
+};
+use baton_ebpf::{
+    layout::{
+        Control, Counters, GateGroup, PEERS, Peer, SLOTS, TENURES_MAX, Tenure, TenureKey, VIPS_MAX,
+    },
+    wire::LINKS_MAX,
+};
+
+/// `BPF_F_MMAPABLE` of linux/bpf.h: user space reads and writes the rows without a system call.
+const MMAPABLE: u32 = 1 << 10;
+
+/// Configuration and lease.
+#[map]
+pub static CONTROL: Array<Control> = Array::with_max_entries(1, MMAPABLE);
+
+/// The peers, by voter number.
+#[map]
+pub static PEER: Array<Peer> = Array::with_max_entries(PEERS as u32, MMAPABLE);
+
+/// Counters, by link.
+#[map]
+pub static COUNTERS: Array<Counters> = Array::with_max_entries(LINKS_MAX as u32, MMAPABLE);
+
+/// The gate's groups, by slot.
+#[map]
+pub static GATE: Array<GateGroup> = Array::with_max_entries(SLOTS as u32, MMAPABLE);
+
+/// VIP (IPv4 as IPv4-mapped IPv6, network byte order) to slot.
+#[map]
+pub static VIPS: HashMap<[u32; 4], u32> = HashMap::with_max_entries(VIPS_MAX as u32, 0);
+
+/// What the gate let through, by group and epoch.
+#[map]
+pub static TENURES: LruHashMap<TenureKey, Tenure> =
+    LruHashMap::with_max_entries(TENURES_MAX as u32, 0);

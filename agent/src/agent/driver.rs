@@ -1,0 +1,326 @@
+//! The driver: the loop on the core thread that feeds the cluster core with what happens, and carries its commands out.
+//!
+//! It decides nothing. Inputs are applied entries, messages of other cores, reports of the executor, changes of front links, requests
+//! of operators, the pulse's wake-ups and the core's own deadline; after each the core is stepped until it is content.
+
+use std::{io, os::fd::OwnedFd, sync::Arc, sync::atomic::Ordering::Relaxed};
+
+use tokio::{io::unix::AsyncFd, sync::mpsc};
+use tracing::{debug, error, info, warn};
+
+use super::{
+    executor::{Executor, Job, Report},
+    inputs::{Input, Request},
+    network::Network,
+    slots::Slots,
+    timer::{self, Timer},
+};
+use crate::{
+    backplane::{channel::Channel, pulse::PulseShared},
+    clock,
+    cluster::{
+        command::{Command, Fact},
+        core::Core,
+        entry::Entry,
+        ids::{Nanos, VoterId},
+        message::Message,
+        state::State,
+        timing::Timing,
+        view::{PeerView, View},
+    },
+    kernel::Kernel,
+    netlink::watch::Event,
+    quorum::Quorum,
+    telemetry::{record::Mark, recorder::Recorder},
+};
+
+/// The core is stepped at most this often after one input; more would mean that it argues with itself.
+const STEPS_MAX: usize = 64;
+/// How many inputs are taken before the core is stepped again.
+const INPUTS_MAX: usize = 64;
+
+/// All that the driver drives.
+pub struct Driver {
+    pub(super) core: Core,
+    pub(super) me: VoterId,
+    pub(super) timing: Timing,
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) pulse: Arc<PulseShared>,
+    pub(super) quorum: Arc<Quorum<State>>,
+    pub(super) channel: Arc<Channel>,
+    pub(super) executor: Executor,
+    pub(super) recorder: Recorder,
+    pub(super) slots: Slots,
+    pub(super) network: Network,
+    pub(super) facts: super::status::Facts,
+    pub(super) sender: mpsc::UnboundedSender<Input>,
+    pub(super) inputs: mpsc::UnboundedReceiver<Input>,
+    pub(super) stopping: Option<Stopping>,
+    /// Entries that their compare-and-set refused.
+    pub(super) entries_refused: u64,
+    /// Why raft has stopped, once it has.
+    pub(super) broken: Option<String>,
+}
+
+/// An orderly stop under way.
+pub(super) struct Stopping {
+    done: tokio::sync::oneshot::Sender<()>,
+    deadline: Nanos,
+}
+
+/// How the driver ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// An orderly stop: everything was given up first, or its time was over.
+    Stopped,
+    /// The core cannot go on; the text says what happened and what to do.
+    Halted(String),
+}
+
+impl Driver {
+    /// Runs until an orderly stop, or until the core cannot go on. `wake` is the pulse's event.
+    pub async fn run(mut self, wake: AsyncFd<OwnedFd>) -> io::Result<Ended> {
+        let timer = Timer::new()?;
+        loop {
+            self.pulse.token.fetch_add(1, Relaxed);
+            if let Some(halt) = self.settle() {
+                return Ok(Ended::Halted(halt));
+            }
+            if let Some(why) = self.broken.take() {
+                return Ok(Ended::Halted(format!("the replicated log has stopped: {why}")));
+            }
+            if self.stopped() {
+                return Ok(Ended::Stopped);
+            }
+            timer.arm(Some(self.deadline()))?;
+            tokio::select! {
+                biased;
+                fired = timer.fired() => fired?,
+                woken = timer::drain(&wake) => woken?,
+                input = self.inputs.recv() => {
+                    let Some(input) = input else { return Ok(Ended::Stopped) };
+                    self.take(input);
+                    for _ in 1..INPUTS_MAX {
+                        let Ok(more) = self.inputs.try_recv() else { break };
+                        self.take(more);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next instant at which something is due: the core's deadline, or the token of progress.
+    fn deadline(&self) -> Nanos {
+        let token = clock::now() + self.timing.wedge_ns / 4;
+        let stop = self.stopping.as_ref().map_or(token, |s| s.deadline);
+        self.core.next_deadline().map_or(token, |due| due.min(token)).min(stop)
+    }
+
+    fn stopped(&mut self) -> bool {
+        let Some(stopping) = &self.stopping else { return false };
+        let late = clock::now() >= stopping.deadline;
+        if !late && !self.core.is_drained() {
+            return false;
+        }
+        if late {
+            warn!("not all groups could be given up in time; their leases run out with this agent");
+        }
+        if let Some(stopping) = self.stopping.take() {
+            // The receiver may be gone: it only waits out of courtesy.
+            stopping.done.send(()).ok();
+        }
+        true
+    }
+
+    fn take(&mut self, input: Input) {
+        let now = clock::now();
+        match input {
+            Input::Applied { index, entry } => self.core.on_applied(now, index, entry.as_ref()),
+            Input::Restored(state) => self.core.restore(now, state),
+            Input::Message(from, message) => self.core.on_message(now, from, message),
+            Input::ProposalFailed(entry) => self.core.on_proposal_failed(now, &entry),
+            Input::Raft => {}
+            Input::RaftEnded => self.broken = Some(self.quorum.failure().unwrap_or_default()),
+            Input::Executor(report) => self.executor_says(now, report),
+            Input::Network(event) => {
+                for (device, up) in self.network.note(&event) {
+                    info!(device, up, "front link changed");
+                }
+                // Addresses that appear are no news to the resources, and a thousand VIPs would flood them.
+                if !matches!(event, Event::Address(_)) {
+                    self.executor.send(Job::Network(event));
+                }
+            }
+            Input::Request(request) => self.answer(now, request),
+        }
+    }
+
+    fn executor_says(&mut self, now: Nanos, report: Report) {
+        match report {
+            Report::Started(group, epoch) => self.core.on_started(now, &group, epoch),
+            Report::Stopped(group, epoch) => self.core.on_stopped(now, &group, epoch),
+            Report::StartFailed(group, epoch, reason) => {
+                error!(%group, epoch, reason, "the group could not be started here");
+                self.core.on_start_failed(now, &group, epoch);
+            }
+        }
+    }
+
+    fn answer(&mut self, now: Nanos, request: Request) {
+        match request {
+            Request::Order(order, reply) => drop(reply.send(self.core.on_order(now, order))),
+            Request::Status(reply) => drop(reply.send(self.status(now))),
+            Request::Metrics(reply) => drop(reply.send(self.metrics(now))),
+            Request::Stop { done, within } => {
+                info!("stopping: giving up what this node owns");
+                self.core.begin_shutdown(now);
+                self.stopping = Some(Stopping { done, deadline: now + within });
+            }
+        }
+    }
+
+    /// Steps the core until it asks for nothing more. Returns why it cannot go on, if so.
+    fn settle(&mut self) -> Option<String> {
+        for _ in 0..STEPS_MAX {
+            let view = self.view();
+            let commands = self.core.step(clock::now(), &view);
+            if commands.is_empty() {
+                return None;
+            }
+            for command in commands {
+                if let Some(halt) = self.carry_out(command) {
+                    return Some(halt);
+                }
+            }
+        }
+        warn!(steps = STEPS_MAX, "the core is still not content; it goes on at its next deadline");
+        None
+    }
+
+    /// The world as it is now. Taken after every floor that was set: [`Kernel::tables`]' `set_floor` fences.
+    pub(super) fn view(&self) -> View {
+        let raft = self.quorum.view();
+        self.pulse.leader.store(raft.leader.map_or(0, |l| u32::from(l.0)), Relaxed);
+        self.pulse.term.store(raft.term, Relaxed);
+        self.pulse.log_index.store(raft.log_index, Relaxed);
+        let tables = self.kernel.tables();
+        let peers = self.facts.peers.iter().map(|peer| (*peer, peer_view(&tables.peer_view(*peer)))).collect();
+        let now = clock::now();
+        View {
+            configuration_differs: self.configuration_differs(now),
+            peers,
+            lease_end: tables.lease_end(),
+            punctual_since: self.pulse.punctual_since(now, self.timing.interval_ns),
+            front_up: self.network.fronts_up(),
+            raft,
+        }
+    }
+
+    /// Whether most voters that are heard have another configuration than this one.
+    fn configuration_differs(&self, now: Nanos) -> bool {
+        let tables = self.kernel.tables();
+        let mine = self.facts.config.digest as u32;
+        let heard = self.facts.peers.iter().map(|peer| tables.peer_view(*peer)).filter(|row| {
+            row.last_seen != 0 && now.saturating_sub(row.last_seen) <= self.timing.hold_ns()
+        });
+        let (mut same, mut other) = (1, 0);
+        heard.for_each(|row| if row.digest == mine { same += 1 } else { other += 1 });
+        other > same
+    }
+
+    fn carry_out(&mut self, command: Command) -> Option<String> {
+        match command {
+            Command::SetFloor { peer, floor } => self.kernel.tables().set_floor(peer, floor),
+            Command::SetGate { group, epoch, open } => {
+                let Some(slot) = self.slots.of(&group) else {
+                    debug!(%group, "the log names a group that the configuration here does not");
+                    return None;
+                };
+                self.kernel.tables().set_gate(slot, epoch, open);
+                let mark = if open { Mark::GateOpen { group, epoch } } else { Mark::GateClosed { group, epoch } };
+                self.recorder.mark(clock::now(), mark);
+            }
+            Command::SetGateIndex(index) => self.kernel.tables().set_gate_index(index),
+            Command::Start { group, epoch, cause } => {
+                info!(%group, epoch, ?cause, "starting");
+                self.executor.send(Job::Start(group, epoch));
+            }
+            Command::Stop { group, epoch } => {
+                info!(%group, epoch, "stopping");
+                self.executor.send(Job::Stop(group, epoch));
+            }
+            Command::Announce { group } => self.executor.send(Job::Announce(group)),
+            Command::Send { to, message } => self.send(to, &message),
+            Command::Propose(entry) => self.propose(entry),
+            Command::Elect => self.elect(),
+            Command::Resume => self.quorum.resume(),
+            Command::StepAside { to } => {
+                info!(%to, "stepping aside as raft leader");
+                self.quorum.step_aside();
+            }
+            Command::Record(fact) => self.record(fact),
+            Command::Halt(reason) => return Some(reason),
+        }
+        None
+    }
+
+    fn record(&mut self, fact: Fact) {
+        let now = clock::now();
+        if let Fact::Silent(node) = fact {
+            let seen = self.kernel.tables().peer_view(node).last_seen;
+            self.recorder.mark(seen, Mark::LastBeat { node });
+        }
+        if let Fact::Refused(entry) = fact {
+            self.entries_refused += 1;
+            debug!(entry, "an entry was refused by its compare-and-set");
+        }
+        self.recorder.fact(now, fact);
+    }
+
+    fn send(&self, to: VoterId, message: &Message) {
+        match serde_json::to_vec(message) {
+            // A message may be lost: the core repeats what matters.
+            Ok(bytes) => drop(self.channel.send(to, &bytes)),
+            Err(error) => error!(%error, "a message could not be encoded"),
+        }
+    }
+
+    fn elect(&self) {
+        let quorum = Arc::clone(&self.quorum);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = quorum.elect().await {
+                debug!(%error, "not elected");
+            }
+        });
+    }
+
+    fn propose(&self, entry: Entry) {
+        let (quorum, sender) = (Arc::clone(&self.quorum), self.sender.clone());
+        tokio::task::spawn_local(async move {
+            match quorum.propose(entry.clone()).await {
+                Ok(_) => {}
+                Err(error) => {
+                    debug!(%error, ?entry, "proposal failed");
+                    // The driver ends before its tasks only at a stop.
+                    drop(sender.send(Input::ProposalFailed(entry)));
+                }
+            }
+        });
+    }
+}
+
+/// The part of a peer's row that the core decides by.
+fn peer_view(row: &crate::kernel::PeerView) -> PeerView {
+    PeerView {
+        last_acknowledged: row.last_acknowledged,
+        floor: row.floor,
+        last_seen: row.last_seen,
+        incarnation: row.incarnation,
+        holds_lease: row.holds_lease,
+        gate_index: row.gate_index,
+        log_index: row.log_index,
+        token_since: row.token_since,
+        leader: row.leader,
+        term: row.term,
+    }
+}

@@ -1,0 +1,315 @@
+//! The executor: a thread that starts and stops the resources of this node's groups, announces and repairs them, and reports.
+//!
+//! The core never waits for it. Jobs of one group are carried out in the order in which they were sent.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{error, warn};
+
+use super::inputs::Input;
+use crate::{
+    clock,
+    cluster::ids::{Epoch, GroupId, Nanos},
+    netlink::{announce::Schedule, watch::Event},
+    realtime,
+    resources::{Context, Health, Operation, Resource, ResourceError, Work},
+    telemetry::{record::Mark, recorder::Recorder},
+};
+
+/// Jobs that may wait. Orders of the core are few; a flood of network events may be dropped, since the monitor finds what they said.
+const JOBS_MAX: usize = 4096;
+/// The longest that the thread sleeps.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// What the executor is asked to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Start a group; its gate is open.
+    Start(GroupId, Epoch),
+    /// Stop a group; its gate is closed.
+    Stop(GroupId, Epoch),
+    /// Announce a group's addresses again, and repeat it on the schedule.
+    Announce(GroupId),
+    /// Something changed in the network.
+    Network(Event),
+    /// End the thread.
+    End,
+}
+
+/// What the executor has done.
+#[derive(Debug)]
+pub enum Report {
+    /// The group runs.
+    Started(GroupId, Epoch),
+    /// Nothing of the group runs here any more.
+    Stopped(GroupId, Epoch),
+    /// The group could not be started; what was started of it has been stopped.
+    StartFailed(GroupId, Epoch, String),
+}
+
+/// What one group consists of.
+pub struct Stack {
+    /// Its resources, in the order in which they start.
+    pub resources: Vec<Box<dyn Resource>>,
+    /// How many addresses they carry, for the flight recorder.
+    pub addresses: usize,
+}
+
+/// The handle of the executor's thread.
+#[derive(Debug)]
+pub struct Executor {
+    jobs: SyncSender<Job>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Executor {
+    /// Starts the thread with the stacks of all groups that may run here. What still runs of an earlier agent is stopped first.
+    pub fn start(
+        groups: BTreeMap<GroupId, Stack>,
+        reports: UnboundedSender<Input>,
+        recorder: Recorder,
+        realtime: bool,
+    ) -> io::Result<Self> {
+        let (jobs, queue) = sync_channel(JOBS_MAX);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let groups = groups.into_iter().map(|(id, stack)| (id, Group { stack, running: None, schedule: None })).collect();
+        let thread = std::thread::Builder::new().name("executor".into()).spawn(move || {
+            if realtime && let Err(error) = realtime::become_fifo(realtime::WORKER_PRIORITY) {
+                warn!(%error, "the executor runs without realtime priority");
+            }
+            Loop { groups, reports, recorder, runtime, monitor_due: clock::now() }.run(&queue);
+        })?;
+        Ok(Self { jobs, thread: Some(thread) })
+    }
+
+    /// Hands a job over; never waits.
+    pub fn send(&self, job: Job) {
+        match self.jobs.try_send(job) {
+            Ok(()) => {}
+            Err(TrySendError::Full(job)) => error!(?job, "the executor's queue is full: the job is dropped, the monitor will repair"),
+            Err(TrySendError::Disconnected(job)) => error!(?job, "the executor has ended"),
+        }
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        // A full queue is worked off first; a thread that has ended needs no job.
+        drop(self.jobs.send(Job::End));
+        if let Some(thread) = self.thread.take() {
+            // An error is a panic of the thread, which was printed already.
+            drop(thread.join());
+        }
+    }
+}
+
+struct Group {
+    stack: Stack,
+    running: Option<Epoch>,
+    schedule: Option<Schedule>,
+}
+
+struct Loop {
+    groups: BTreeMap<GroupId, Group>,
+    reports: UnboundedSender<Input>,
+    recorder: Recorder,
+    runtime: tokio::runtime::Runtime,
+    monitor_due: Nanos,
+}
+
+impl Loop {
+    fn run(&mut self, queue: &Receiver<Job>) {
+        self.clear();
+        loop {
+            match queue.recv_timeout(self.patience()) {
+                Ok(Job::End) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(job) => self.work(job),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.repeat_announcements();
+            self.monitor();
+        }
+    }
+
+    /// Until the next repeated announcement or monitor.
+    fn patience(&self) -> Duration {
+        let now = clock::now();
+        let due = self.groups.values().filter_map(|g| g.schedule.as_ref()?.due());
+        let wait = due.chain([self.monitor_due]).min().unwrap_or(now).saturating_sub(now);
+        Duration::from_nanos(wait).min(IDLE)
+    }
+
+    /// Stops what an agent before this one may have left: the gates are closed, so nobody is served by it.
+    fn clear(&mut self) {
+        for (id, group) in &mut self.groups {
+            let context = Context { group: id.clone(), epoch: 0 };
+            for resource in group.stack.resources.iter_mut().rev() {
+                let left = matches!(settle(&self.runtime, resource.as_mut(), Operation::Probe, |r| r.probe()), Ok(h) if h != Health::Stopped);
+                if left && let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Stop, |r| r.stop(&context)) {
+                    error!(group = %id, %error, "what an earlier agent left could not be stopped");
+                }
+            }
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        match job {
+            Job::Start(id, epoch) => self.start(&id, epoch),
+            Job::Stop(id, epoch) => self.stop(&id, epoch),
+            Job::Announce(id) => {
+                if let Some(group) = self.groups.get_mut(&id)
+                    && group.running.is_some()
+                {
+                    group.schedule = Some(Schedule::from(clock::now()));
+                }
+            }
+            Job::Network(event) => self.network(&event),
+            Job::End => {}
+        }
+    }
+
+    fn start(&mut self, id: &GroupId, epoch: Epoch) {
+        let Some(group) = self.groups.get_mut(id) else {
+            let reason = "the configuration here does not name the group".to_owned();
+            return self.report(Report::StartFailed(id.clone(), epoch, reason));
+        };
+        let context = Context { group: id.clone(), epoch };
+        let mut failure = None;
+        let addresses = group.stack.addresses;
+        for resource in &mut group.stack.resources {
+            match settle(&self.runtime, resource.as_mut(), Operation::Start, |r| r.start(&context)) {
+                Ok(()) => {
+                    let name = resource.name().to_owned();
+                    for milestone in resource.milestones().iter().filter(|m| m.at != 0) {
+                        let mark = match milestone.phase {
+                            "address" => Mark::AddressesAdded { group: id.clone(), epoch, count: addresses },
+                            "announce" => Mark::Announced { group: id.clone(), epoch },
+                            _ => continue,
+                        };
+                        self.recorder.mark(milestone.at, mark);
+                    }
+                    self.recorder.mark(clock::now(), Mark::ResourceStarted { group: id.clone(), epoch, resource: name });
+                }
+                Err(error) => {
+                    failure = Some(error.to_string());
+                    break;
+                }
+            }
+        }
+        if let Some(reason) = failure {
+            self.recorder.mark(clock::now(), Mark::StartFailed { group: id.clone(), epoch, reason: reason.clone() });
+            self.stop_stack(id, epoch);
+            return self.report(Report::StartFailed(id.clone(), epoch, reason));
+        }
+        group.running = Some(epoch);
+        let mut schedule = Schedule::from(clock::now());
+        // The start has announced already.
+        schedule.claim(clock::now());
+        group.schedule = Some(schedule);
+        self.recorder.mark(clock::now(), Mark::Started { group: id.clone(), epoch });
+        self.report(Report::Started(id.clone(), epoch));
+    }
+
+    fn stop(&mut self, id: &GroupId, epoch: Epoch) {
+        if self.stop_stack(id, epoch) {
+            self.recorder.mark(clock::now(), Mark::Stopped { group: id.clone(), epoch });
+            self.report(Report::Stopped(id.clone(), epoch));
+        }
+    }
+
+    /// Stops a group from the bottom up; false when something of it may still run.
+    fn stop_stack(&mut self, id: &GroupId, epoch: Epoch) -> bool {
+        let Some(group) = self.groups.get_mut(id) else { return true };
+        group.running = None;
+        group.schedule = None;
+        let context = Context { group: id.clone(), epoch };
+        let mut stopped = true;
+        for resource in group.stack.resources.iter_mut().rev() {
+            if let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Stop, |r| r.stop(&context)) {
+                error!(group = %id, %error, "a resource could not be stopped; the gate stays closed");
+                stopped = false;
+            }
+        }
+        stopped
+    }
+
+    fn network(&mut self, event: &Event) {
+        for (id, group) in &mut self.groups {
+            for resource in &mut group.stack.resources {
+                if let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Monitor, |r| r.on_network(event)) {
+                    warn!(group = %id, %error, "the group could not follow a change of the network");
+                }
+            }
+        }
+    }
+
+    fn repeat_announcements(&mut self) {
+        let now = clock::now();
+        for (id, group) in &mut self.groups {
+            let Some(schedule) = &mut group.schedule else { continue };
+            if !schedule.claim(now) {
+                continue;
+            }
+            if schedule.due().is_none() {
+                group.schedule = None;
+            }
+            for resource in &mut group.stack.resources {
+                if let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Announce, |r| r.announce()) {
+                    warn!(group = %id, %error, "the group could not be announced");
+                }
+            }
+        }
+    }
+
+    fn monitor(&mut self) {
+        let now = clock::now();
+        if now < self.monitor_due {
+            return;
+        }
+        let mut next = Duration::from_secs(60);
+        for (id, group) in self.groups.iter_mut().filter(|(_, g)| g.running.is_some()) {
+            for resource in &mut group.stack.resources {
+                next = next.min(resource.monitor_interval().unwrap_or(next));
+                match settle(&self.runtime, resource.as_mut(), Operation::Monitor, |r| r.monitor()) {
+                    Ok(Health::Running) => {}
+                    Ok(health) => warn!(group = %id, resource = resource.name(), ?health, "a resource is ill"),
+                    Err(error) => warn!(group = %id, %error, "a resource could not be monitored"),
+                }
+            }
+        }
+        self.monitor_due = now + u64::try_from(next.as_nanos()).unwrap_or(Nanos::MAX / 2);
+    }
+
+    fn report(&self, report: Report) {
+        // The driver ends first only at a stop.
+        drop(self.reports.send(Input::Executor(report)));
+    }
+}
+
+/// Takes the result of an operation, waiting for it within the resource's limit if it is not there at once.
+fn settle<T>(
+    runtime: &tokio::runtime::Runtime,
+    resource: &mut dyn Resource,
+    operation: Operation,
+    work: impl for<'a> FnOnce(&'a mut dyn Resource) -> Work<'a, T>,
+) -> Result<T, ResourceError> {
+    let name = resource.name().to_owned();
+    let limits = resource.timeouts();
+    let limit = match operation {
+        Operation::Probe => limits.probe,
+        Operation::Start | Operation::Promote => limits.start,
+        Operation::Stop | Operation::Demote => limits.stop,
+        _ => limits.monitor,
+    };
+    match work(resource) {
+        Work::Done(result) => result,
+        pending => runtime.block_on(pending.within(limit, &name, operation)),
+    }
+}

@@ -1,0 +1,11 @@
+//! How people and programs ask the agent: the control socket, and HTTP for metrics and the status page.
+
+pub mod backend;
+pub mod control;
+pub mod http;
+mod limit;
+mod page;
+pub mod protocol;
+pub mod status;
+
+pub use backend::{Backend, OrderError};

@@ -1,0 +1,118 @@
+//! What the configuration tells the core, and what an operator may be refused.
+
+use super::{
+    ids::{GroupId, Incarnation, Role, VoterId},
+    mutations::Mutations,
+    timing::Timing,
+};
+
+/// What one machine's core knows before it starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// This machine.
+    pub me: VoterId,
+    /// What this machine is. Must agree with `voters`.
+    pub role: Role,
+    /// All voters of the cluster, this machine included.
+    pub voters: Vec<(VoterId, Role)>,
+    /// All groups of the cluster.
+    pub groups: Vec<GroupSettings>,
+    /// The intervals that all voters share.
+    pub timing: Timing,
+    /// The number of this start; larger than at every earlier start of this machine.
+    pub incarnation: Incarnation,
+    /// All off in the agent.
+    pub mutations: Mutations,
+}
+
+impl Settings {
+    /// A group's settings, if the configuration names it.
+    pub fn group(&self, id: &GroupId) -> Option<&GroupSettings> {
+        self.groups.iter().find(|g| g.id == *id)
+    }
+
+    /// Whether the configuration lets this machine run the group.
+    pub fn may_run(&self, id: &GroupId) -> bool {
+        self.role == Role::Node && self.group(id).is_some_and(|g| g.allows(self.me))
+    }
+}
+
+/// How a group is placed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// The group.
+    pub id: GroupId,
+    /// The nodes that may run it; empty means all of them.
+    pub nodes: Vec<VoterId>,
+    /// Scores of nodes; a node that is not named has 0. The highest score of those that are fit wins.
+    pub prefers: Vec<(VoterId, i32)>,
+    /// By how much another node's score must exceed the owner's before the group goes back on its own.
+    pub stickiness: i32,
+    /// Whether the group goes back on its own at all.
+    pub failback: bool,
+}
+
+impl GroupSettings {
+    /// A group that may run on every node, with no preference, and stays where it is.
+    pub fn anywhere(id: &str) -> Self {
+        Self {
+            id: GroupId::new(id),
+            nodes: Vec::new(),
+            prefers: Vec::new(),
+            stickiness: 0,
+            failback: false,
+        }
+    }
+
+    /// Whether `node` may run the group.
+    pub fn allows(&self, node: VoterId) -> bool {
+        self.nodes.is_empty() || self.nodes.contains(&node)
+    }
+
+    /// The score of `node`, the sum of what is said about it.
+    pub fn score(&self, node: VoterId) -> i64 {
+        self.prefers
+            .iter()
+            .filter(|(n, _)| *n == node)
+            .map(|(_, s)| i64::from(*s))
+            .sum()
+    }
+}
+
+/// Why an operator's order is refused, and what to do instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrderRefused {
+    /// No such group.
+    #[error("there is no group {0}; `baton status` lists the groups")]
+    UnknownGroup(GroupId),
+    /// No such node, or an arbiter.
+    #[error("voter {0} is not a node of this cluster; `baton status` lists the nodes")]
+    NotANode(VoterId),
+    /// It is there already.
+    #[error("group {0} is on node {1} already; nothing to do")]
+    AlreadyThere(GroupId, VoterId),
+    /// The group has no owner, so there is nothing to move.
+    #[error("group {0} has no owner now; `baton explain {0}` says what it waits for")]
+    NoOwner(GroupId),
+    /// A planned move is under way.
+    #[error("group {0} is being moved already; try again when that is over")]
+    Moving(GroupId),
+    /// The target cannot take it.
+    #[error("node {node} cannot take group {group}: {reason}; mend that, or name another node")]
+    NotFit {
+        /// The group.
+        group: GroupId,
+        /// The target.
+        node: VoterId,
+        /// All that stands against it.
+        reason: String,
+    },
+    /// Nobody leads.
+    #[error(
+        "the cluster has no leader now, so no order can be carried out; try again in a moment, and see `baton status`"
+    )]
+    NoLeader,
+    /// Too many orders wait.
+    #[error("{0} orders wait already; try again when they are done")]
+    Busy(usize),
+}

@@ -1,0 +1,336 @@
+//! The leader's other duties: forming the cluster, giving ownerless groups to nodes, planned moves, operators' orders.
+
+use std::collections::BTreeMap;
+
+use super::{
+    entry::Entry,
+    ids::{GroupId, Index, MILLISECOND, Nanos, Role, VoterId},
+    message::Order,
+    out::Out,
+    placement,
+    rounds::SETTLE,
+    settings::OrderRefused,
+    sight::Sight,
+    state::{GroupState, Movement},
+};
+
+/// A planned move that makes no progress for this long is given up.
+const MOVE_PATIENCE: Nanos = 2_000 * MILLISECOND;
+/// After a planned move ended without effect, the core does not begin another on its own for this long.
+const MOVE_PAUSE: Nanos = 1_000 * MILLISECOND;
+/// A better node must have been fit for this long before a group fails back to it.
+const FAILBACK_AFTER: Nanos = 5_000 * MILLISECOND;
+/// An order that could not be put into the log for this long is dropped.
+const ORDER_PATIENCE: Nanos = 5_000 * MILLISECOND;
+/// How many orders may wait.
+const ORDERS_MAX: usize = 16;
+
+/// What the leader remembers for these duties.
+#[derive(Debug, Default)]
+pub(super) struct Steward {
+    /// Operators' orders that are not in the log yet, and until when they are tried.
+    orders: Vec<(Order, Nanos)>,
+    /// Planned moves: when the present step of each was first seen.
+    moves: BTreeMap<GroupId, Watch>,
+    /// No planned move of the group begins on its own before this.
+    paused: BTreeMap<GroupId, Nanos>,
+    /// The better node of a group that may fail back, and since when it has been fit.
+    better: BTreeMap<GroupId, (VoterId, Nanos)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Watch {
+    id: Index,
+    ready: bool,
+    since: Nanos,
+}
+
+impl Steward {
+    /// Takes an operator's order; the caller has checked it.
+    pub(super) fn order(&mut self, now: Nanos, order: Order) -> Result<(), OrderRefused> {
+        if self.orders.len() >= ORDERS_MAX {
+            return Err(OrderRefused::Busy(ORDERS_MAX));
+        }
+        self.orders
+            .push((order, now.saturating_add(ORDER_PATIENCE)));
+        Ok(())
+    }
+
+    /// An entry was applied: an order that it carries out is done.
+    pub(super) fn applied(&mut self, now: Nanos, entry: &Entry) {
+        match entry {
+            Entry::Prepare { group, to, .. } => {
+                self.orders.retain(|(o, _)| {
+                    *o != Order::Move {
+                        group: group.clone(),
+                        to: *to,
+                    }
+                });
+            }
+            Entry::Standby { node, on } => {
+                self.orders.retain(|(o, _)| {
+                    *o != Order::Standby {
+                        node: *node,
+                        on: *on,
+                    }
+                });
+            }
+            Entry::Abandon { group, .. } => {
+                self.paused
+                    .insert(group.clone(), now.saturating_add(MOVE_PAUSE));
+            }
+            _ => {}
+        }
+    }
+
+    /// One step of the leader.
+    pub(super) fn step(&mut self, sight: &Sight<'_>, rounds_open: bool, out: &mut Out<'_>) {
+        if !sight.leads() {
+            *self = Self::default();
+            return;
+        }
+        configure(sight, out);
+        if !sight.started() {
+            return;
+        }
+        self.carry_out_orders(sight, out);
+        let mut load = placement::load(sight);
+        for (id, group) in &sight.state.groups {
+            match group.owner {
+                None => assign(sight, id, group, &mut load, out),
+                Some(owner) => match group.movement {
+                    Some(movement) => self.watch(sight, id, group, &movement, out),
+                    None if !rounds_open => self.move_away(sight, id, group, owner, &mut load, out),
+                    None => {}
+                },
+            }
+        }
+        self.moves.retain(|id, _| {
+            sight
+                .state
+                .groups
+                .get(id)
+                .is_some_and(|g| g.movement.is_some())
+        });
+        self.better
+            .retain(|id, _| sight.state.groups.contains_key(id));
+        self.paused.retain(|_, until| *until > sight.now);
+    }
+
+    fn carry_out_orders(&mut self, sight: &Sight<'_>, out: &mut Out<'_>) {
+        self.orders.retain(|(_, until)| *until > sight.now);
+        for (order, until) in &self.orders {
+            out.wake_at(*until);
+            match order {
+                Order::Standby { node, on } => {
+                    out.propose(Entry::Standby {
+                        node: *node,
+                        on: *on,
+                    });
+                }
+                Order::Move { group, to } => {
+                    let state = sight.state.groups.get(group);
+                    if let Some(g) =
+                        state.filter(|g| g.movement.is_none() && g.owner.is_some_and(|o| o != *to))
+                    {
+                        prepare(sight, group, g, *to, out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives up a planned move that cannot go on, or does not.
+    fn watch(
+        &mut self,
+        sight: &Sight<'_>,
+        id: &GroupId,
+        group: &GroupState,
+        m: &Movement,
+        out: &mut Out<'_>,
+    ) {
+        let now = Watch {
+            id: m.id,
+            ready: m.ready,
+            since: sight.now,
+        };
+        let watch = self.moves.entry(id.clone()).or_insert(now);
+        if (watch.id, watch.ready) != (m.id, m.ready) {
+            *watch = now;
+        }
+        let gives_up = watch.since + MOVE_PATIENCE;
+        out.wake_at(gives_up);
+        let incarnations = sight.state.incarnation(m.to) == Some(m.to_incarnation)
+            && sight.state.incarnation(m.from) == Some(m.from_incarnation);
+        let target = sight.heard(m.to) && sight.report(m.to).is_none_or(|r| r.ready && r.front_up);
+        if !incarnations || !target || sight.now >= gives_up {
+            out.propose(Entry::Abandon {
+                group: id.clone(),
+                epoch: group.epoch,
+                movement: m.id,
+            });
+        }
+    }
+
+    /// Begins a planned move where the owner is on standby, or where the group may fail back.
+    fn move_away(
+        &mut self,
+        sight: &Sight<'_>,
+        id: &GroupId,
+        group: &GroupState,
+        owner: VoterId,
+        load: &mut BTreeMap<VoterId, usize>,
+        out: &mut Out<'_>,
+    ) {
+        if let Some(until) = self.paused.get(id).filter(|until| **until > sight.now) {
+            out.wake_at(*until);
+            return;
+        }
+        let on_standby = sight.state.voters.get(&owner).is_some_and(|v| v.standby);
+        let target = if on_standby {
+            placement::choose(sight, id, Some(owner), load)
+        } else {
+            self.failback(sight, id, owner, load, out)
+        };
+        if let Some(to) = target.filter(|_| sight.heard(owner)) {
+            *load.entry(to).or_default() += 1;
+            prepare(sight, id, group, to, out);
+        }
+    }
+
+    /// The node to which the group fails back now, if it is configured to and the node has been fit for long enough.
+    fn failback(
+        &mut self,
+        sight: &Sight<'_>,
+        id: &GroupId,
+        owner: VoterId,
+        load: &BTreeMap<VoterId, usize>,
+        out: &mut Out<'_>,
+    ) -> Option<VoterId> {
+        let group = sight.settings.group(id).filter(|g| g.failback)?;
+        let best = placement::choose(sight, id, Some(owner), load);
+        let lead = |n: &VoterId| group.score(*n) > group.score(owner) + i64::from(group.stickiness);
+        let Some(best) = best.filter(lead) else {
+            self.better.remove(id);
+            return None;
+        };
+        let (node, since) = *self.better.entry(id.clone()).or_insert((best, sight.now));
+        if node != best {
+            self.better.insert(id.clone(), (best, sight.now));
+            out.wake_at(sight.now + FAILBACK_AFTER);
+            return None;
+        }
+        out.wake_at(since + FAILBACK_AFTER);
+        (sight.now >= since + FAILBACK_AFTER).then_some(best)
+    }
+}
+
+/// Checks an order against what this machine sees.
+pub(super) fn check(sight: &Sight<'_>, order: &Order) -> Result<(), OrderRefused> {
+    let is_node = |n: VoterId| {
+        sight
+            .state
+            .voters
+            .get(&n)
+            .is_some_and(|v| v.role == Role::Node)
+    };
+    match order {
+        Order::Standby { node, .. } if !is_node(*node) => Err(OrderRefused::NotANode(*node)),
+        Order::Standby { .. } => Ok(()),
+        Order::Move { group, to } => {
+            let unknown = || OrderRefused::UnknownGroup(group.clone());
+            let state = sight.state.groups.get(group).ok_or_else(unknown)?;
+            let settings = sight.settings.group(group).ok_or_else(unknown)?;
+            if !is_node(*to) {
+                return Err(OrderRefused::NotANode(*to));
+            }
+            match state.owner {
+                None => return Err(OrderRefused::NoOwner(group.clone())),
+                Some(owner) if owner == *to => {
+                    return Err(OrderRefused::AlreadyThere(group.clone(), *to));
+                }
+                Some(_) => {}
+            }
+            if state.movement.is_some() {
+                return Err(OrderRefused::Moving(group.clone()));
+            }
+            let against = placement::against(sight, settings, *to);
+            if against.is_empty() {
+                return Ok(());
+            }
+            let reason = against
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", ");
+            Err(OrderRefused::NotFit {
+                group: group.clone(),
+                node: *to,
+                reason,
+            })
+        }
+    }
+}
+
+/// Forms the cluster, and keeps the list of groups as the configuration has it.
+fn configure(sight: &Sight<'_>, out: &mut Out<'_>) {
+    let settings = sight.settings;
+    let mut groups: Vec<GroupId> = settings.groups.iter().map(|g| g.id.clone()).collect();
+    groups.sort();
+    groups.dedup();
+    let formed = !sight.state.voters.is_empty();
+    // A group that somebody still owns goes later; until then it is no difference.
+    let present = sight
+        .state
+        .groups
+        .iter()
+        .filter(|(id, g)| g.owner.is_none() || groups.contains(id))
+        .map(|(id, _)| id);
+    let differs = !present.eq(groups.iter());
+    if !formed || (differs && sight.agrees() && !sight.view.configuration_differs) {
+        let (voters, lease_ns) = (settings.voters.clone(), settings.timing.lease_ns);
+        out.propose(Entry::Configure {
+            voters,
+            groups,
+            lease_ns,
+        });
+    }
+}
+
+fn assign(
+    sight: &Sight<'_>,
+    id: &GroupId,
+    group: &GroupState,
+    load: &mut BTreeMap<VoterId, usize>,
+    out: &mut Out<'_>,
+) {
+    let Some(settings) = sight.settings.group(id) else {
+        return;
+    };
+    let Some(to) = placement::choose(sight, id, None, load) else {
+        return;
+    };
+    let settled = sight.detector.start + SETTLE;
+    if sight.now < settled && placement::awaits_better(sight, settings, to, load) {
+        out.wake_at(settled);
+        return;
+    }
+    *load.entry(to).or_default() += 1;
+    out.propose(Entry::Assign {
+        group: id.clone(),
+        epoch: group.epoch,
+        to,
+        cause: group.cause,
+    });
+}
+
+fn prepare(sight: &Sight<'_>, id: &GroupId, group: &GroupState, to: VoterId, out: &mut Out<'_>) {
+    if let Some(to_incarnation) = sight.state.incarnation(to) {
+        out.propose(Entry::Prepare {
+            group: id.clone(),
+            epoch: group.epoch,
+            to,
+            to_incarnation,
+        });
+    }
+}

@@ -1,0 +1,170 @@
+//! The validated configuration: what the agent runs on. Every rule of docs/configuration.md holds for a [`Config`].
+
+use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use serde::Serialize;
+
+use super::key::ClusterKey;
+use crate::cluster::{
+    ids::{GroupId, Role, VoterId},
+    timing::Timing,
+};
+
+/// A configuration without mistakes, as seen from this machine.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What is the same on all machines.
+    pub shared: Shared,
+    /// What is this machine's own.
+    pub this: This,
+    /// The cluster's key.
+    pub key: ClusterKey,
+    /// A digest over [`Shared`]: equal on machines whose files say the same (comments, order and layout apart).
+    pub digest: u64,
+    /// Doubts that do not stop the agent, for the log and the status.
+    pub warnings: Vec<String>,
+}
+
+/// The part of the configuration that must be equal on all machines.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shared {
+    /// The cluster's name.
+    pub name: String,
+    /// Interval, lease and what follows from them.
+    pub timing: Timing,
+    /// The UDP port of the beats and the TCP port of the RPC, on the backplane.
+    pub port: u16,
+    /// The voters, by id.
+    pub voters: BTreeMap<VoterId, Voter>,
+    /// The groups, by name.
+    pub groups: BTreeMap<GroupId, Group>,
+}
+
+/// This machine's own part.
+#[derive(Clone, Debug)]
+pub struct This {
+    /// Which voter this machine is.
+    pub id: VoterId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where the durable log, the state and the failover records are kept.
+    pub data_dir: PathBuf,
+    /// Where the control socket is.
+    pub run_dir: PathBuf,
+    /// Where bpffs is mounted.
+    pub bpffs: PathBuf,
+    /// Where HTTP (metrics, status) listens; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// Go on without BPF: the lease is then kept by the agent alone, which the status warns of.
+    pub unenforced_lease: bool,
+    /// Ask for SCHED_FIFO and locked memory.
+    pub realtime: bool,
+}
+
+/// One voter.
+#[derive(Clone, Debug, Serialize)]
+pub struct Voter {
+    /// Its number.
+    pub id: VoterId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Node or arbiter.
+    pub role: Role,
+    /// Its links, in the order that all voters share.
+    pub links: Vec<Link>,
+    /// Its front devices; none on an arbiter.
+    pub front: Vec<String>,
+}
+
+/// One voter's end of one backplane link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// The address.
+    pub address: IpAddr,
+    /// Which BPF hook measures the beats.
+    pub hook: Hook,
+}
+
+/// Which BPF hook a link uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// The agent decides.
+    #[default]
+    Auto,
+    /// TCX, or clsact below 6.6.
+    Tc,
+    /// Native XDP.
+    Xdp,
+}
+
+/// One group.
+#[derive(Clone, Debug, Serialize)]
+pub struct Group {
+    /// Its name.
+    pub id: GroupId,
+    /// The nodes that may run it; never empty.
+    pub nodes: Vec<VoterId>,
+    /// Scores, higher is better; nodes not named score 0.
+    pub prefer: BTreeMap<VoterId, i32>,
+    /// The score of staying where it is.
+    pub stickiness: i32,
+    /// Whether it goes back to a better node that returns.
+    pub failback: bool,
+    /// Its virtual addresses, in the file's order.
+    pub vips: Vec<Vip>,
+}
+
+/// One virtual address.
+#[derive(Clone, Debug, Serialize)]
+pub struct Vip {
+    /// The address.
+    pub address: IpAddr,
+    /// The prefix length of its network.
+    pub prefix: u8,
+    /// The device it stands on, for each node that may own it.
+    pub device: BTreeMap<VoterId, String>,
+}
+
+impl Config {
+    /// This machine as a voter.
+    ///
+    /// Validation has shown that it is there; the `None` is for the type alone.
+    pub fn me(&self) -> Option<&Voter> {
+        self.shared.voters.get(&self.this.id)
+    }
+
+    /// A short number for the cluster, for the head of the heartbeats: they differ between clusters on one network.
+    pub fn cluster_hash(&self) -> u32 {
+        super::digest::name_hash(&self.shared.name)
+    }
+
+    /// The path of the control socket.
+    pub fn socket(&self) -> PathBuf {
+        super::socket_in(&self.this.run_dir)
+    }
+}
+
+impl Shared {
+    /// The voters and their roles, by id: what `Entry::Configure` and the core take.
+    pub fn roles(&self) -> Vec<(VoterId, Role)> {
+        self.voters.values().map(|v| (v.id, v.role)).collect()
+    }
+
+    /// A voter's name, or its number if nobody has that number.
+    pub fn name_of(&self, id: VoterId) -> Arc<str> {
+        self.voters
+            .get(&id)
+            .map_or_else(|| Arc::from(id.to_string()), |v| v.name.clone())
+    }
+
+    /// The voter with a name.
+    pub fn voter_named(&self, name: &str) -> Option<&Voter> {
+        self.voters.values().find(|v| &*v.name == name)
+    }
+
+    /// How many backplane links there are.
+    pub fn links(&self) -> usize {
+        self.voters.values().next().map_or(0, |v| v.links.len())
+    }
+}

@@ -1,0 +1,303 @@
+//! Attaching programs to devices: TCX from Linux 6.6, clsact below, XDP where it is asked for and native.
+//!
+//! TCX and XDP links are pinned, so that they outlive the agent and the next one swaps its programs in without a gap.
+//! A clsact filter stays by itself; the next agent replaces it under the same priority and handle.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
+        links::{FdLink, LinkError, PinnedLink},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
+    },
+    util::KernelVersion,
+};
+
+use super::{
+    Device, bpffs,
+    error::KernelError,
+    object::{self, BEAT_XDP},
+};
+
+/// How tc programs are chained on a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Chain {
+    /// TCX where the kernel has it (6.6), else clsact.
+    #[default]
+    Auto,
+    /// clsact always.
+    Clsact,
+}
+
+impl Chain {
+    fn tcx(self) -> bool {
+        self == Self::Auto
+            && KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+    }
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// A TCX link.
+    Tcx,
+    /// A clsact filter.
+    Clsact,
+    /// Native XDP.
+    Xdp,
+}
+
+/// A program on a device, for status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// The program's name.
+    pub program: &'static str,
+    /// The device.
+    pub device: Device,
+    /// How.
+    pub mechanism: Mechanism,
+    /// The way, for tc.
+    pub(super) direction: Option<TcAttachType>,
+    /// The program's number in the kernel.
+    pub(super) program_id: u32,
+    /// Why it is not attached as was asked for.
+    pub fallback: Option<String>,
+}
+
+/// The priority and handle of clsact filters: the first that there is.
+const CLSACT_PRIORITY: u16 = 1;
+const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// Attaches programs of one object, and keeps the list of what is attached.
+pub(super) struct Attacher<'a> {
+    pub(super) ebpf: &'a mut Ebpf,
+    pub(super) folder: &'a Path,
+    pub(super) chain: Chain,
+    pub(super) hooks: Vec<Hook>,
+}
+
+impl Attacher<'_> {
+    /// Attaches a tc program first in its chain, or swaps it into its pinned link.
+    pub(super) fn tc(
+        &mut self,
+        program: &'static str,
+        device: &Device,
+        direction: TcAttachType,
+        fallback: Option<String>,
+    ) -> Result<(), KernelError> {
+        let pin = self.pin(program, device);
+        let classifier = object::classifier(self.ebpf, program)?;
+        let error = attach_error(program, device);
+        let mechanism = if self.chain.tcx() {
+            Mechanism::Tcx
+        } else {
+            Mechanism::Clsact
+        };
+        match mechanism {
+            Mechanism::Tcx => tcx(classifier, device, direction, &pin).map_err(error)?,
+            _ => clsact(classifier, device, direction, program).map_err(error)?,
+        }
+        let program_id = classifier
+            .info()
+            .map_err(object::program_error(program))?
+            .id();
+        self.hooks.push(Hook {
+            program,
+            device: device.clone(),
+            mechanism,
+            direction: Some(direction),
+            program_id,
+            fallback,
+        });
+        Ok(())
+    }
+
+    /// Attaches the XDP program in native mode, or swaps it into its pinned link.
+    pub(super) fn xdp(&mut self, device: &Device) -> Result<(), KernelError> {
+        let pin = self.pin(BEAT_XDP, device);
+        let program = object::xdp(self.ebpf, BEAT_XDP)?;
+        let error = attach_error(BEAT_XDP, device);
+        let attached = (|| {
+            if let Some(old) = pinned(&pin) {
+                if let Ok(link) = old.try_into()
+                    && let Ok(id) = program.attach_to_link(link)
+                {
+                    return keep(owned(program.take_link(id)?)?, &pin);
+                }
+                forget(&pin)?;
+            }
+            let id = program.attach_to_if_index(device.ifindex, XdpMode::Driver)?;
+            keep(owned(program.take_link(id)?)?, &pin)
+        })();
+        attached.map_err(error)?;
+        let program_id = program
+            .info()
+            .map_err(object::program_error(BEAT_XDP))?
+            .id();
+        self.hooks.push(Hook {
+            program: BEAT_XDP,
+            device: device.clone(),
+            mechanism: Mechanism::Xdp,
+            direction: None,
+            program_id,
+            fallback: None,
+        });
+        Ok(())
+    }
+
+    /// Removes the links of devices and programs that are no longer configured.
+    pub(super) fn remove_stale(&self) -> Result<(), KernelError> {
+        let wanted: Vec<_> = self
+            .hooks
+            .iter()
+            .map(|hook| link_name(hook.program, &hook.device))
+            .collect();
+        for name in bpffs::names(self.folder)? {
+            if name.starts_with(LINK_PREFIX) && !wanted.contains(&name) {
+                bpffs::remove(&self.folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pin(&self, program: &str, device: &Device) -> PathBuf {
+        self.folder.join(link_name(program, device))
+    }
+}
+
+const LINK_PREFIX: &str = "link_";
+
+/// By interface number: names may hold dots, which bpffs reserves, and move between devices.
+fn link_name(program: &str, device: &Device) -> String {
+    format!("{LINK_PREFIX}{program}_{}", device.ifindex)
+}
+
+fn attach_error(
+    program: &'static str,
+    device: &Device,
+) -> impl FnOnce(ProgramError) -> KernelError + use<> {
+    let device = device.name.clone();
+    move |source| KernelError::Attach {
+        program,
+        device,
+        source: Box::new(source),
+    }
+}
+
+fn tcx(
+    program: &mut SchedClassifier,
+    device: &Device,
+    direction: TcAttachType,
+    pin: &Path,
+) -> Result<(), ProgramError> {
+    if let Some(old) = pinned(pin) {
+        if let Ok(link) = old.try_into() {
+            // A link whose device is gone refuses the update; its number may belong to another device by now.
+            if let Ok(id) = program.attach_to_link(link) {
+                return keep(owned(program.take_link(id)?)?, pin);
+            }
+        }
+        forget(pin)?;
+    }
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program.attach_with_options(&device.name, direction, first)?;
+    keep(owned(program.take_link(id)?)?, pin)
+}
+
+fn clsact(
+    program: &mut SchedClassifier,
+    device: &Device,
+    direction: TcAttachType,
+    name: &'static str,
+) -> Result<(), ProgramError> {
+    // It is there already, or the attachment below says what is wrong.
+    if let Err(error) = tc::qdisc_add_clsact(&device.name) {
+        tracing::debug!(device = device.name, %error, "clsact not added");
+    }
+    let known = SchedClassifierLink::attached(
+        &device.name,
+        direction,
+        CLSACT_PRIORITY,
+        CLSACT_HANDLE,
+        None,
+    )
+    .map_err(|error| ProgramError::TcError(error.into()))?;
+    let id = match program.attach_to_link(known) {
+        Ok(id) => id,
+        Err(error) => {
+            tracing::debug!(device = device.name, program = name, %error, "no filter to replace");
+            let options = NlOptions {
+                priority: CLSACT_PRIORITY,
+                handle: CLSACT_HANDLE,
+                classid: None,
+            };
+            program.attach_with_options(
+                &device.name,
+                direction,
+                TcAttachOptions::Netlink(options),
+            )?
+        }
+    };
+    // The filter is to outlive this process; dropping the handle would remove it.
+    std::mem::forget(program.take_link(id)?);
+    Ok(())
+}
+
+fn pinned(pin: &Path) -> Option<FdLink> {
+    pin.exists()
+        .then(|| PinnedLink::from_pin(pin).ok())
+        .flatten()
+        .map(FdLink::from)
+}
+
+/// A link of a program as one by file descriptor; older kernels' XDP has none.
+fn owned(link: impl TryInto<FdLink, Error = LinkError>) -> Result<FdLink, ProgramError> {
+    link.try_into()
+        .map_err(|error| ProgramError::IOError(io::Error::other(error)))
+}
+
+/// Pins a link; one that was adopted is pinned already.
+fn keep(link: FdLink, pin: &Path) -> Result<(), ProgramError> {
+    if pin.exists() {
+        return Ok(());
+    }
+    link.pin(pin)
+        .map(drop)
+        .map_err(|error| ProgramError::IOError(io::Error::other(error)))
+}
+
+fn forget(pin: &Path) -> Result<(), ProgramError> {
+    std::fs::remove_file(pin).map_err(ProgramError::IOError)
+}
+
+impl Hook {
+    /// Whether the program is the first in its chain now; `None` when the kernel does not say.
+    pub fn is_first(&self) -> Option<bool> {
+        match (self.mechanism, self.direction) {
+            (Mechanism::Tcx, Some(direction)) => {
+                let (_, programs) =
+                    SchedClassifier::query_tcx(&self.device.name, direction).ok()?;
+                Some(
+                    programs
+                        .first()
+                        .is_some_and(|first| first.id() == self.program_id),
+                )
+            }
+            _ => None,
+        }
+    }
+
+    /// Removes a clsact filter. TCX and XDP links go with their pins.
+    pub(super) fn remove_filter(&self) {
+        if let (Mechanism::Clsact, Some(direction)) = (self.mechanism, self.direction)
+            && let Err(error) = tc::qdisc_detach_program(&self.device.name, direction, self.program)
+        {
+            tracing::warn!(device = self.device.name, program = self.program, %error, "filter not removed");
+        }
+    }
+}
