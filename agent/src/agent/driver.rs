@@ -31,7 +31,7 @@ use crate::{
     kernel::Kernel,
     netlink::watch::Event,
     quorum::Quorum,
-    telemetry::{record::Mark, recorder::Recorder},
+    telemetry::{mark::Mark, recorder::Recorder},
 };
 
 /// The core is stepped at most this often after one input; more would mean that it argues with itself.
