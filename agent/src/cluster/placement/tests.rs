@@ -48,17 +48,14 @@ fn each_reason_is_named() {
         [Unfit::Restarting]
     );
     assert_eq!(
-        against_a(|b| drop(b.apply(&Entry::Standby { node: A, on: true }).to_string())),
+        against_a(|b| b.apply_all(&[Entry::Standby { node: A, on: true }])),
         [Unfit::Standby]
     );
     assert_eq!(
-        against_a(|b| drop(
-            b.apply(&Entry::Barrier {
-                voter: A,
-                incarnation: 2
-            })
-            .to_string()
-        )),
+        against_a(|b| b.apply_all(&[Entry::Barrier {
+            voter: A,
+            incarnation: 2
+        }])),
         [Unfit::Restarting, Unfit::NoReport]
     );
     let silent = |b: &mut Bench| {
@@ -67,9 +64,8 @@ fn each_reason_is_named() {
     };
     assert_eq!(against_a(silent), [Unfit::Silent]);
     let wedged = |b: &mut Bench| {
-        let since = b.now;
+        b.wedged.insert(A);
         b.pass_ms(300);
-        b.peer(A).token_since = since;
     };
     assert_eq!(against_a(wedged), [Unfit::Wedged]);
     assert_eq!(reasons(&Bench::new(B), 3), [Unfit::Arbiter]);
