@@ -28,17 +28,15 @@ pub struct Bounds {
     pub lost: u8,
     /// Conclusions that a node is alive.
     pub alive: u8,
-    /// Restarts of agents; the maps in the kernel stay.
-    pub agent_restarts: u8,
-    /// Restarts of hosts; the maps are gone.
-    pub host_restarts: u8,
+    /// Restarts, of any machine: of the agent alone, or of the host with its maps.
+    pub restarts: u8,
     /// Releases proposed (each may arrive any number of times).
     pub releases: u8,
     /// Moves begun.
     pub moves: u8,
 }
 
-/// Rounds, floors, messages and the race between program and agent: rules 1 to 4.
+/// Rounds, floors, messages, drift, and the race between program and agent: rules 1 to 4.
 pub const ROUNDS: Bounds = Bounds {
     name: "rounds",
     grain: Grain::Fine,
@@ -48,40 +46,62 @@ pub const ROUNDS: Bounds = Bounds {
     entries: 2,
     lost: 1,
     alive: 1,
-    agent_restarts: 0,
-    host_restarts: 0,
+    restarts: 0,
     releases: 0,
     moves: 0,
 };
 
-/// Restarts of agents and hosts, and releases: rules 4, 5, 6 and 8.
+/// What the others have in common: time in units of the lease.
+const COARSE: Bounds = Bounds {
+    name: "",
+    grain: Grain::Whole,
+    lease: 1,
+    hold: 1,
+    drift: 0,
+    entries: 0,
+    lost: 0,
+    alive: 0,
+    restarts: 0,
+    releases: 0,
+    moves: 0,
+};
+
+/// Restarts around a round, with drift: rules 2, 4 and 5.
 pub const RESTARTS: Bounds = Bounds {
     name: "restarts",
-    grain: Grain::Whole,
-    lease: 1,
-    hold: 1,
-    drift: 0,
-    entries: 4,
+    lease: 2,
+    hold: 3,
+    drift: 3,
+    entries: 3,
     lost: 1,
-    alive: 0,
-    agent_restarts: 1,
-    host_restarts: 1,
-    releases: 1,
-    moves: 0,
+    restarts: 2,
+    ..COARSE
 };
 
-/// Planned moves, with conclusions and a restart between their steps: rules 4 and 7.
+/// Releases, with a round and a restart around them: rules 4, 5, 6 and 8.
+pub const RELEASES: Bounds = Bounds {
+    name: "releases",
+    entries: 4,
+    lost: 1,
+    restarts: 1,
+    releases: 1,
+    ..COARSE
+};
+
+/// A planned move, with a round around it: rules 4 and 7.
 pub const MOVES: Bounds = Bounds {
     name: "moves",
-    grain: Grain::Whole,
-    lease: 1,
-    hold: 1,
-    drift: 0,
     entries: 5,
     lost: 1,
-    alive: 0,
-    agent_restarts: 0,
-    host_restarts: 1,
-    releases: 0,
     moves: 1,
+    ..COARSE
+};
+
+/// A planned move, with a restart around it: rules 4, 5 and 7.
+pub const MOVES_AND_RESTARTS: Bounds = Bounds {
+    name: "moves and restarts",
+    entries: 4,
+    restarts: 1,
+    moves: 1,
+    ..COARSE
 };

@@ -4,7 +4,7 @@ use stateright::{Model, Property};
 
 use super::bounds::{Bounds, Grain};
 use super::facts::Fact;
-use super::log::{Entry, Id, MAJORITY, NODES, VOTERS};
+use super::log::{Entry, Id, MAJORITY, Movement, NODES, VOTERS};
 use super::rules::Rule;
 use super::state::State;
 
@@ -42,8 +42,6 @@ pub enum Action {
     Promise(Id, Id),
     /// The owner closes its gate and proposes its release.
     Release(Id),
-    /// The target proposes that it is ready.
-    Ready(Id),
     /// The owner closes its gate and proposes that it has diverted.
     Divert(Id),
     /// The agent starts again; the maps in the kernel stay.
@@ -72,7 +70,11 @@ impl Lease {
     fn time(&self, state: &State, actions: &mut Vec<Action>) {
         // Once in a while each node's clock may miss a tick, or not. A voter's clock misses none: all that it does
         // is to wait, and a slow one waits longer.
-        let masks = if state.phase + 1 == self.bounds.drift { 1 << NODES } else { 1 };
+        let masks = if state.phase + 1 == self.bounds.drift {
+            1 << NODES
+        } else {
+            1
+        };
         actions.extend((0..masks).map(Action::Tick));
     }
 
@@ -86,7 +88,8 @@ impl Lease {
             }
             for voter in (0..VOTERS).filter(|v| *v != node) {
                 match self.bounds.grain {
-                    Grain::Fine => actions.extend((0..self.bounds.lease).map(|age| Action::Check(voter, node, age))),
+                    Grain::Fine => actions
+                        .extend((0..self.bounds.lease).map(|age| Action::Check(voter, node, age))),
                     Grain::Whole => actions.push(Action::Renew(voter, node)),
                 }
             }
@@ -102,11 +105,8 @@ impl Lease {
             if agent.applied < state.head {
                 actions.push(Action::Apply(voter));
             }
-            if state.left.agent_restarts > 0 {
-                actions.push(Action::RestartAgent(voter));
-            }
-            if state.left.host_restarts > 0 {
-                actions.push(Action::RestartHost(voter));
+            if state.left.restarts > 0 {
+                actions.extend([Action::RestartAgent(voter), Action::RestartHost(voter)]);
             }
             if !state.past_barrier(voter, self.off) {
                 continue;
@@ -114,7 +114,9 @@ impl Lease {
             if state.left.lost == 0 || state.head == self.bounds.entries {
                 continue;
             }
-            for node in (0..NODES).filter(|node| *node != voter && state.applied(voter).involves(*node)) {
+            for node in
+                (0..NODES).filter(|node| *node != voter && state.applied(voter).involves(*node))
+            {
                 let over = agent.since[node] >= self.hold();
                 if self.bounds.grain == Grain::Whole {
                     if over && !agent.promising[node] {
@@ -125,9 +127,17 @@ impl Lease {
                 if !self.on(Rule::ReadAfterFloor) && over && !agent.read_early[node] {
                     actions.push(Action::ReadEarly(voter, node));
                 }
-                let may_go_on = if self.on(Rule::ReadAfterFloor) { over } else { agent.read_early[node] };
+                let may_go_on = if self.on(Rule::ReadAfterFloor) {
+                    over
+                } else {
+                    agent.read_early[node]
+                };
                 if may_go_on {
-                    let step = if agent.promising[node] { Action::Promise } else { Action::Raise };
+                    let step = if agent.promising[node] {
+                        Action::Promise
+                    } else {
+                        Action::Raise
+                    };
                     actions.push(step(voter, node));
                 }
             }
@@ -147,18 +157,14 @@ impl Lease {
             if state.left.releases > 0 && view.owned_by(node) && owner.released != view.epoch {
                 actions.push(Action::Release(node));
             }
-            if let Some(movement) = view.movement {
-                let target = usize::from(movement.to) == node;
-                if target && !movement.ready && movement.to_incarnation == agent.incarnation {
-                    actions.push(Action::Ready(node));
-                }
-                if !target
-                    && movement.ready
-                    && movement.from_incarnation == agent.incarnation
-                    && owner.diverted != movement.id
-                {
-                    actions.push(Action::Divert(node));
-                }
+            let may_divert = |m: &Movement| {
+                m.ready
+                    && m.from_incarnation == agent.incarnation
+                    && owner.diverted != m.id
+                    && view.owned_by(node)
+            };
+            if view.movement.as_ref().is_some_and(may_divert) {
+                actions.push(Action::Divert(node));
             }
         }
     }
@@ -179,26 +185,64 @@ impl Lease {
                 self.conclusions(state, node, entries);
             }
             if head.owner == 0 {
-                entries.push(Entry::Assign { to: node, epoch: head.epoch });
+                entries.push(Entry::Assign {
+                    to: node,
+                    epoch: head.epoch,
+                });
             } else if state.left.moves > 0 && !head.owned_by(node) {
                 let to_incarnation = head.incarnation[node];
-                entries.push(Entry::Prepare { to: node, epoch: head.epoch, to_incarnation });
+                entries.push(Entry::Prepare {
+                    to: node,
+                    epoch: head.epoch,
+                    to_incarnation,
+                });
             }
         }
         if let Some(movement) = head.movement {
-            entries.push(Entry::Abandon { id: movement.id, epoch: head.epoch });
+            entries.push(Entry::Abandon {
+                id: movement.id,
+                epoch: head.epoch,
+            });
         }
         for fact in state.facts.iter() {
             match fact {
                 Fact::None | Fact::Promise { .. } => {}
-                Fact::Release { node, epoch, incarnation } => {
-                    entries.push(Entry::Release { node: node.into(), epoch, incarnation });
+                Fact::Release {
+                    node,
+                    epoch,
+                    incarnation,
+                } => {
+                    entries.push(Entry::Release {
+                        node: node.into(),
+                        epoch,
+                        incarnation,
+                    });
                 }
-                Fact::Ready { id, epoch, to, incarnation } => {
-                    entries.push(Entry::Ready { id, epoch, to: to.into(), incarnation });
+                Fact::Ready {
+                    id,
+                    epoch,
+                    to,
+                    incarnation,
+                } => {
+                    entries.push(Entry::Ready {
+                        id,
+                        epoch,
+                        to: to.into(),
+                        incarnation,
+                    });
                 }
-                Fact::Diverted { id, epoch, to, incarnation } => {
-                    entries.push(Entry::Diverted { id, epoch, to: to.into(), incarnation });
+                Fact::Diverted {
+                    id,
+                    epoch,
+                    to,
+                    incarnation,
+                } => {
+                    entries.push(Entry::Diverted {
+                        id,
+                        epoch,
+                        to: to.into(),
+                        incarnation,
+                    });
                 }
             }
         }
@@ -207,10 +251,18 @@ impl Lease {
     fn conclusions(&self, state: &State, node: Id, entries: &mut Vec<Entry>) {
         let head = state.committed();
         let other = NODES - 1 - node;
-        let heirs: &[Option<Id>] = if head.owned_by(node) { &[Some(other), None] } else { &[None] };
+        let heirs: &[Option<Id>] = if head.owned_by(node) {
+            &[Some(other), None]
+        } else {
+            &[None]
+        };
         let mut add = |last: u8, promised: [Option<(Id, u8)>; MAJORITY]| {
-            entries.extend(heirs.iter().map(|heir| {
-                Entry::Lost { node, last, promised, epoch: head.epoch, heir: *heir }
+            entries.extend(heirs.iter().map(|heir| Entry::Lost {
+                node,
+                last,
+                promised,
+                epoch: head.epoch,
+                heir: *heir,
             }));
         };
         for (voter, last, incarnation) in state.facts.promises(node) {
@@ -219,7 +271,13 @@ impl Lease {
             }
             for (second, second_last, second_incarnation) in state.facts.promises(node) {
                 if voter < second && last == second_last {
-                    add(last, [Some((voter, incarnation)), Some((second, second_incarnation))]);
+                    add(
+                        last,
+                        [
+                            Some((voter, incarnation)),
+                            Some((second, second_incarnation)),
+                        ],
+                    );
                 }
             }
         }
@@ -254,15 +312,19 @@ impl Model for Lease {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        let never_two = Property::always(NEVER_TWO, |_: &Self, s: &State| !(s.serves(0) && s.serves(1)));
+        let never_two = Property::always(NEVER_TWO, |_: &Self, s: &State| {
+            !(s.serves(0) && s.serves(1))
+        });
         if self.off.is_some() {
             return vec![never_two];
         }
-        // That the model is alive: a node takes over, and the first owner serves again later.
+        // That the model is alive: a node takes over, and the first owner can outlive the whole log.
         vec![
             never_two,
             Property::sometimes(TAKEN_OVER, |_, s: &State| s.serves(1)),
-            Property::sometimes(BACK, |_, s: &State| s.serves(0) && s.nodes[0].open > 2),
+            Property::sometimes(OUTLIVES_THE_LOG, |model: &Self, s: &State| {
+                s.serves(0) && s.nodes[0].gate_index == model.bounds.entries
+            }),
         ]
     }
 }
@@ -272,4 +334,4 @@ pub const NEVER_TWO: &str = "never two nodes serve";
 /// The name of the first proof of life.
 pub const TAKEN_OVER: &str = "the other node serves";
 /// The name of the second.
-pub const BACK: &str = "the first owner serves again";
+pub const OUTLIVES_THE_LOG: &str = "the first owner serves after the last entry";

@@ -38,10 +38,8 @@ pub struct Left {
     pub lost: u8,
     /// Conclusions that a node is alive.
     pub alive: u8,
-    /// Restarts of agents.
-    pub agent_restarts: u8,
-    /// Restarts of hosts.
-    pub host_restarts: u8,
+    /// Restarts.
+    pub restarts: u8,
     /// Releases.
     pub releases: u8,
     /// Moves.
@@ -49,7 +47,7 @@ pub struct Left {
 }
 
 impl Left {
-    /// Takes an entry off the budget. The model offers none that it does not allow.
+    /// Takes an entry that was applied off the budget, which the model never exceeds.
     pub fn spend(&mut self, entry: &Entry) {
         match entry {
             Entry::Lost { .. } => self.lost -= 1,
@@ -141,8 +139,7 @@ impl State {
             left: Left {
                 lost: bounds.lost,
                 alive: bounds.alive,
-                agent_restarts: bounds.agent_restarts,
-                host_restarts: bounds.host_restarts,
+                restarts: bounds.restarts,
                 releases: bounds.releases,
                 moves: bounds.moves,
             },
@@ -176,7 +173,10 @@ impl State {
     /// Whether `node`'s lease can matter: its gate is open, or some machine's view names it as owner or target.
     pub fn takes_part(&self, node: Id) -> bool {
         let passed = usize::from(self.passed());
-        self.nodes[node].open != 0 || self.log[passed..=usize::from(self.head)].iter().any(|s| s.involves(node))
+        self.nodes[node].open != 0
+            || self.log[passed..=usize::from(self.head)]
+                .iter()
+                .any(|s| s.involves(node))
     }
 
     /// The index that every machine has applied.
@@ -200,10 +200,16 @@ impl State {
         for node in 0..NODES {
             let ahead = &self.log[usize::from(self.voters[node].applied)..=usize::from(self.head)];
             let owner = &mut self.nodes[node];
-            if !ahead.iter().any(|s| s.owned_by(node) && s.epoch == owner.released) {
+            if !ahead
+                .iter()
+                .any(|s| s.owned_by(node) && s.epoch == owner.released)
+            {
                 owner.released = 0;
             }
-            if !ahead.iter().any(|s| s.movement.is_some_and(|m| m.id == owner.diverted)) {
+            if !ahead
+                .iter()
+                .any(|s| s.movement.is_some_and(|m| m.id == owner.diverted))
+            {
                 owner.diverted = 0;
             }
         }
@@ -213,7 +219,8 @@ impl State {
                 voter.since = [bounds.hold; NODES];
             }
         }
-        let idle = |n: &Node| n.lease == 0 && n.acknowledged.is_none() && n.earlier_index == n.gate_index;
+        let idle =
+            |n: &Node| n.lease == 0 && n.acknowledged.is_none() && n.earlier_index == n.gate_index;
         let over = |v: &Voter| v.since == [bounds.hold; NODES];
         if self.nodes.iter().all(idle) && self.voters.iter().all(over) && self.handling.is_none() {
             // Ticks alone lead from any phase to any other.
