@@ -126,6 +126,21 @@ async fn pace() {
         "propose at a follower",
         timed(|n| two.quorum.propose(barrier(2, n))).await,
     );
+    let (mut calls, mut proposals) = (Vec::new(), Vec::new());
+    for n in 1..=200 {
+        // As in real life: nothing happened for a while, caches and processors are cold.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let start = Instant::now();
+        empty(&one.channel).await;
+        calls.push(start.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let start = Instant::now();
+        let applied = one.quorum.propose(barrier(1, ROUNDS + n)).await;
+        assert!(applied.is_ok_and(|applied| applied.outcome.is_ok()));
+        proposals.push(start.elapsed());
+    }
+    report("rpc after a pause", calls);
+    report("propose at the leader after a pause", proposals);
     let mut elections = Vec::new();
     for round in 0..200 {
         let (old, new) = if round % 2 == 0 {

@@ -7,6 +7,9 @@
 //! 2. a vote found at the start is never taken for a leadership that goes on, so a term's log ids are never given twice;
 //! 3. only entries of the term that this voter leads are reported early: nobody else can have promised them;
 //! 4. a failed write or sync is final: the thread ends, and every wait fails.
+//!
+//! A *candidate's* vote for itself is likewise written while the others are asked: (5) it is awaited before this voter
+//! takes the leadership, and a candidate that forgot a vote for itself has led nobody in that term.
 
 mod record;
 mod recover;
@@ -105,6 +108,8 @@ struct Memory {
     committed: Option<LogId>,
     purged: Option<LogId>,
     ticket: u64,
+    /// The ticket of this voter's last vote for itself.
+    candidacy: u64,
     jobs: mpsc::Sender<Job>,
 }
 
@@ -181,6 +186,7 @@ impl Log {
             committed: recovered.committed,
             purged: recovered.purged,
             ticket: 0,
+            candidacy: 0,
             jobs,
         };
         let shared = Shared {

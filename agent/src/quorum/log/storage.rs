@@ -61,15 +61,25 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        let record = vec![Record::Vote(*vote)];
         let before = self.memory().vote.replace(*vote);
-        // The same leader, now elected: only granting the vote had to be durable, and was.
         if before.is_some_and(|before| before.leader_id() == vote.leader_id()) {
+            // The same leader, now elected: only the vote before that had to be durable, which it is at the others. Here
+            // it is waited for now, because from here on this voter may act as the leader.
+            let candidacy = self.memory().candidacy;
+            self.reached(candidacy).await.map_err(failed)?;
             self.memory()
-                .submit(vec![Record::Vote(*vote)], false, Done::Nobody)
+                .submit(record, false, Done::Nobody)
                 .map_err(failed)?;
             return Ok(());
         }
-        self.write(vec![Record::Vote(*vote)]).await.map_err(failed)
+        if vote.leader_id().voted_for() == Some(self.shared.me) && !vote.committed {
+            // Point 5 of the module's text.
+            let mut memory = self.memory();
+            memory.candidacy = memory.submit(record, true, Done::Nobody).map_err(failed)?;
+            return Ok(());
+        }
+        self.write(record).await.map_err(failed)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {

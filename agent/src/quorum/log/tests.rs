@@ -153,6 +153,23 @@ async fn a_leader_is_told_early_but_a_commit_waits_for_the_disk() {
 }
 
 #[tokio::test]
+async fn a_candidate_leads_only_once_its_vote_for_itself_is_on_disk() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let mut log = open(folder.path()).expect("opens");
+    for term in 1..50 {
+        log.save_vote(&Vote::new(term, 1)).await.expect("begun");
+        log.save_vote(&Vote::new_committed(term, 1))
+            .await
+            .expect("saved");
+        let found = recover::recover(folder.path()).expect("readable");
+        assert_eq!(
+            found.vote.map(|vote| *vote.leader_id()),
+            Some(openraft::LeaderId::new(term, 1))
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_torn_tail_is_left_out_and_never_comes_back() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let mut log = open(folder.path()).expect("opens");
