@@ -20,6 +20,15 @@ pub enum KernelError {
         /// The offset as /proc/self/timens_offsets shows it.
         offset: String,
     },
+    /// A device cannot be looked at.
+    #[error("device {device} cannot be looked at: is it in this network namespace?")]
+    Device {
+        /// The device.
+        device: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// No bpffs where one should be.
     #[error(
         "{path} is no BPF file system and none can be mounted there: mount it (mount -t bpf bpf {path}) or run as root"

@@ -11,7 +11,7 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
+        LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType, XdpMode,
         links::{FdLink, LinkError, PinnedLink},
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
     },
@@ -19,10 +19,9 @@ use aya::{
 };
 
 use super::{
-    Device, bpffs,
+    Device, bpffs, device,
     error::KernelError,
     object::{self, BEAT_XDP},
-    xdp,
 };
 
 /// How tc programs are chained on a device.
@@ -127,7 +126,7 @@ impl Attacher<'_> {
             if let Some(old) = pinned(&pin) {
                 if let Ok(link) = old.try_into()
                     && let Ok(id) = program.attach_to_link(link)
-                    && xdp::program(device.ifindex)? == Some(program.info()?.id())
+                    && device::look(device.ifindex)?.xdp == Some(program.info()?.id())
                 {
                     return keep(owned(program.take_link(id)?)?, &pin);
                 }
@@ -213,10 +212,28 @@ fn tcx(
     keep(owned(program.take_link(id)?)?, pin)
 }
 
-/// Where a program stands in a device's TCX chain, from 0; `None` when it is not there.
+/// How many programs of others run before ours in a device's TCX chain; `None` when ours is not there.
 fn position(device: &Device, direction: TcAttachType, program: u32) -> Option<usize> {
     let (_, programs) = SchedClassifier::query_tcx(&device.name, direction).ok()?;
-    programs.iter().position(|known| known.id() == program)
+    let ours = programs.iter().position(|known| known.id() == program)?;
+    // A device that is front and backplane at once has several of ours, in any order.
+    let foreign = |known: &&ProgramInfo| {
+        !known
+            .name_as_str()
+            .is_some_and(|name| object::CLASSIFIERS.contains(&name))
+    };
+    Some(programs[..ours].iter().filter(foreign).count())
+}
+
+/// Removes the clsact filters of any agent from a device; that there are none is no error.
+pub(super) fn remove_filters(device: &Device) {
+    for program in object::CLASSIFIERS {
+        for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
+            if let Err(error) = tc::qdisc_detach_program(&device.name, direction, program) {
+                tracing::trace!(device = device.name, program, %error, "no filter to remove");
+            }
+        }
+    }
 }
 
 fn clsact(
@@ -286,7 +303,7 @@ fn forget(pin: &Path) -> Result<(), ProgramError> {
 }
 
 impl Hook {
-    /// Whether the program is the first in its chain now; `None` for what has no chain to ask about (clsact, XDP).
+    /// Whether no program of others runs before this one in its chain; `None` for what has no chain to ask about (clsact, XDP).
     /// To be called in the agent's network namespace.
     pub fn is_first(&self) -> Option<bool> {
         match (self.mechanism, self.direction) {

@@ -7,6 +7,7 @@
 //! ```
 
 mod bpffs;
+mod device;
 mod error;
 mod gate;
 mod hooks;
@@ -17,7 +18,6 @@ mod region;
 pub mod run;
 mod tables;
 mod view;
-mod xdp;
 
 use std::{
     io,
@@ -128,6 +128,14 @@ struct Bpf {
 pub fn attach(config: &KernelConfig) -> Result<Kernel, KernelError> {
     check(config)?;
     host::refuse_time_namespace()?;
+    for device in config
+        .fronts
+        .iter()
+        .chain(&config.others)
+        .chain(config.links.iter().map(|link| &link.device))
+    {
+        refuse_other_than_ethernet(device)?;
+    }
     bpffs::ensure(&config.bpffs)?;
     let node = bpffs::node_folder(&config.bpffs, &config.cluster, &config.node);
     let folder = bpffs::version_folder(&node);
@@ -173,6 +181,7 @@ pub fn attach(config: &KernelConfig) -> Result<Kernel, KernelError> {
 pub fn in_memory(config: &KernelConfig) -> Result<Kernel, KernelError> {
     check(config)?;
     host::refuse_time_namespace()?;
+    remove_leftovers(config);
     let tables = Tables::in_memory()?;
     tables.quiesce();
     tables.configure(config);
@@ -181,6 +190,24 @@ pub fn in_memory(config: &KernelConfig) -> Result<Kernel, KernelError> {
         tables: Arc::new(tables),
         bpf: None,
     })
+}
+
+/// What an earlier agent, or an attachment that failed halfway, left in the kernel would take the heartbeats away before
+/// user space sees them. What cannot be removed is warned of: without BPF there is most often nothing.
+fn remove_leftovers(config: &KernelConfig) {
+    let node = bpffs::node_folder(&config.bpffs, &config.cluster, &config.node);
+    if node.exists()
+        && let Err(error) = bpffs::remove(&node)
+    {
+        tracing::warn!(
+            error = text(&error),
+            "programs of an earlier agent are left in the kernel"
+        );
+    }
+    let links = config.links.iter().map(|link| &link.device);
+    for device in config.fronts.iter().chain(&config.others).chain(links) {
+        hooks::remove_filters(device);
+    }
 }
 
 fn attach_all(attacher: &mut Attacher<'_>, config: &KernelConfig) -> Result<(), KernelError> {
@@ -204,6 +231,20 @@ fn attach_all(attacher: &mut Attacher<'_>, config: &KernelConfig) -> Result<(), 
         }
     }
     Ok(())
+}
+
+fn refuse_other_than_ethernet(device: &Device) -> Result<(), KernelError> {
+    let seen = device::look(device.ifindex).map_err(|source| KernelError::Device {
+        device: device.name.clone(),
+        source,
+    })?;
+    if seen.ethernet {
+        return Ok(());
+    }
+    Err(KernelError::Config(format!(
+        "{} is no Ethernet device: backplane links and gated devices must be",
+        device.name
+    )))
 }
 
 /// An error with its causes, in one line.
@@ -306,7 +347,7 @@ impl Kernel {
             .iter()
             .filter(|hook| hook.program == GATE_INGRESS)
         {
-            if let Some(program) = xdp::program(hook.device.ifindex)?
+            if let Some(program) = device::look(hook.device.ifindex)?.xdp
                 && !self.hooks().iter().any(|own| own.program_id == program)
             {
                 found.push((hook.device.clone(), program));

@@ -1,19 +1,29 @@
-//! Which XDP program a device has: XDP runs before the gate, so that one of somebody else's on a front is a bypass.
+//! What a device is, asked by netlink: the programs read Ethernet headers, and XDP runs before the gate, so that a program
+//! of somebody else's on a front is a bypass.
 
 use std::io;
 
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkMessage, LinkXdp},
+    link::{LinkAttribute, LinkLayerType, LinkMessage, LinkXdp},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-/// The number of the XDP program on a device of this thread's namespace, whatever its mode (rtnetlink(7), IFLA_XDP).
+/// A device as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Whether its frames have Ethernet headers.
+    pub(super) ethernet: bool,
+    /// The number of its XDP program, whatever the mode.
+    pub(super) xdp: Option<u32>,
+}
+
+/// Looks at a device of this thread's network namespace (rtnetlink(7), RTM_GETLINK).
 ///
 /// # Errors
 /// The device does not exist, or netlink cannot be used.
-pub(super) fn program(ifindex: u32) -> io::Result<Option<u32>> {
+pub(super) fn look(ifindex: u32) -> io::Result<Seen> {
     let mut request = LinkMessage::default();
     request.header.index = ifindex;
     let mut message = NetlinkMessage::new(
@@ -33,7 +43,10 @@ pub(super) fn program(ifindex: u32) -> io::Result<Option<u32>> {
     let answer =
         NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
     match answer.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(in_link(&link)),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(Seen {
+            ethernet: link.header.link_layer_type == LinkLayerType::Ether,
+            xdp: xdp(&link),
+        }),
         NetlinkPayload::Error(error) => Err(error.to_io()),
         _ => Err(io::Error::other(
             "netlink answered with another message than was asked for",
@@ -41,7 +54,7 @@ pub(super) fn program(ifindex: u32) -> io::Result<Option<u32>> {
     }
 }
 
-fn in_link(link: &LinkMessage) -> Option<u32> {
+fn xdp(link: &LinkMessage) -> Option<u32> {
     let attributes = link
         .attributes
         .iter()
