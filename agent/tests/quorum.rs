@@ -5,8 +5,11 @@ mod quorum_support;
 use std::time::Duration;
 
 use baton::{
-    cluster::{entry::Entry, ids::VoterId},
-    quorum::{QuorumError, machine::AppliedEvent},
+    cluster::{
+        entry::Entry,
+        ids::{GroupId, VoterId},
+    },
+    quorum::{ProposeError, QuorumError, machine::AppliedEvent},
 };
 use quorum_support::{Cluster, barrier, wait};
 
@@ -137,20 +140,18 @@ async fn a_link_that_dies_under_appends_costs_nobody_an_error_and_nothing_is_com
 async fn the_state_is_back_after_a_restart_of_all_voters_also_from_a_snapshot() {
     let mut cluster = Cluster::start(3).await;
     cluster.elect(1).await;
-    let mut last = 0;
-    for n in 1..=100 {
+    let (mut last, mut n) = (0, 0);
+    while cluster.voter(1).quorum.metrics().purged.is_none() {
+        n += 1;
+        assert!(n < 20_000, "the log is never shortened");
         last = cluster
             .voter(1)
             .quorum
-            .propose(barrier(1, n))
+            .propose(barrier(7, n))
             .await
             .expect("applied")
             .index;
     }
-    wait("a snapshot shortens the log", || {
-        cluster.voter(1).quorum.metrics().purged.is_some()
-    })
-    .await;
     for id in 1..=3 {
         cluster.applied(id, last).await;
     }
@@ -168,7 +169,7 @@ async fn the_state_is_back_after_a_restart_of_all_voters_also_from_a_snapshot() 
     let applied = cluster
         .voter(2)
         .quorum
-        .propose(barrier(1, 101))
+        .propose(barrier(7, n + 1))
         .await
         .expect("applied");
     assert_eq!(applied.outcome, Ok(()));
@@ -177,7 +178,7 @@ async fn the_state_is_back_after_a_restart_of_all_voters_also_from_a_snapshot() 
         cluster.applied(id, applied.index).await;
         assert_eq!(
             cluster.voter(id).quorum.state().0.incarnations,
-            [(VoterId(1), 101)].into()
+            [(VoterId(7), n + 1)].into()
         );
     }
 }
@@ -187,8 +188,17 @@ async fn a_voter_that_was_away_for_long_is_brought_back_by_a_snapshot() {
     let mut cluster = Cluster::start(3).await;
     cluster.elect(1).await;
     cluster.stop(3).await;
-    let mut last = 0;
-    for n in 1..=200 {
+    let (mut last, mut n) = (0, 0);
+    // A snapshot is written beside the proposals, and purges what stood before it.
+    while !cluster
+        .voter(1)
+        .quorum
+        .metrics()
+        .purged
+        .is_some_and(|id| id.index > 50)
+    {
+        n += 1;
+        assert!(n < 20_000, "the log is never shortened");
         last = cluster
             .voter(2)
             .quorum
@@ -197,15 +207,6 @@ async fn a_voter_that_was_away_for_long_is_brought_back_by_a_snapshot() {
             .expect("applied")
             .index;
     }
-    wait("the log is shortened", || {
-        cluster
-            .voter(1)
-            .quorum
-            .metrics()
-            .purged
-            .is_some_and(|id| id.index > 50)
-    })
-    .await;
     cluster.restart(3).await;
     cluster.applied(3, last).await;
     assert_eq!(
@@ -217,6 +218,66 @@ async fn a_voter_that_was_away_for_long_is_brought_back_by_a_snapshot() {
         restored |= matches!(event, AppliedEvent::Restored { .. });
     }
     assert!(restored);
+}
+
+#[tokio::test]
+async fn a_voter_that_missed_large_entries_gets_them_in_pieces() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.elect(1).await;
+    cluster.stop(3).await;
+    let large = |bytes| Entry::Configure {
+        voters: Vec::new(),
+        groups: vec![GroupId::new(&"g".repeat(bytes))],
+        lease_ns: 1,
+    };
+    let mut last = 0;
+    for _ in 0..30 {
+        last = cluster
+            .voter(2)
+            .quorum
+            .propose(large(200_000))
+            .await
+            .expect("applied")
+            .index;
+    }
+    let refused = cluster.voter(2).quorum.propose(large(300_000)).await;
+    assert!(
+        matches!(refused, Err(ProposeError::TooLarge(_))),
+        "{refused:?}"
+    );
+    cluster.restart(3).await;
+    cluster.applied(3, last).await;
+    let mut entries = 0;
+    while let Some(event) = cluster.voter_mut(3).events.try_recv() {
+        entries += usize::from(matches!(event, AppliedEvent::Entry { entry: Some(_), .. }));
+    }
+    assert_eq!(entries, 30);
+}
+
+#[tokio::test]
+async fn an_incarnation_that_went_back_is_refused() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.elect(1).await;
+    let applied = cluster
+        .voter(1)
+        .quorum
+        .propose(barrier(3, 5))
+        .await
+        .expect("applied");
+    cluster.applied(3, applied.index).await;
+    cluster.stop(3).await;
+    wait("the log is closed", || cluster.is_closed(3)).await;
+    let refused = cluster.try_start(3).await.expect_err("refused");
+    assert!(
+        matches!(
+            refused,
+            QuorumError::OldIncarnation {
+                recorded: 5,
+                own: 2
+            }
+        ),
+        "{refused}"
+    );
 }
 
 #[tokio::test]

@@ -126,6 +126,25 @@ async fn pace() {
         "propose at a follower",
         timed(|n| two.quorum.propose(barrier(2, n))).await,
     );
+    let mut elections = Vec::new();
+    for round in 0..200 {
+        let (old, new) = if round % 2 == 0 {
+            (one, two)
+        } else {
+            (two, one)
+        };
+        old.quorum.step_aside();
+        // Longer than raft's leader lease.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let start = Instant::now();
+        let mut changes = new.quorum.changes();
+        new.quorum.elect().await.expect("a majority would vote");
+        while !new.quorum.is_leader() && start.elapsed() < Duration::from_secs(1) {
+            drop(tokio::time::timeout(Duration::from_millis(100), changes.changed()).await);
+        }
+        elections.push(start.elapsed());
+    }
+    report("an election", elections);
     let before = cpu();
     tokio::time::sleep(Duration::from_secs(10)).await;
     println!(

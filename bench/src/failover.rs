@@ -180,12 +180,12 @@ fn one_fault(scene: &mut Scene, fault: Fault) -> Result<Sample> {
         .then(|| {
             scene
                 .probe
-                .first_answer_by_another(outcome.fault.0, outcome.before)
+                .first_answer_by_another(outcome.harmed, outcome.before)
         })
         .flatten();
     Ok(Sample {
         gap_ns: outcome.gap_ns,
-        takeover_ns: taken.map(|at| at.saturating_sub(outcome.fault.0)),
+        takeover_ns: taken.map(|at| at.saturating_sub(outcome.harmed)),
         lost: outcome.lost,
         overlap_ns: outcome.overlap.ns(),
         false_failovers: u64::from(fault.expectation() == Expectation::Stays && unexpected),

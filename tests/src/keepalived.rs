@@ -21,6 +21,8 @@ pub struct Keepalived {
     period: Duration,
     realtime: bool,
     members: Vec<Option<Proc>>,
+    /// A member that was told to stop and starts anew at the next repair.
+    leaving: Option<usize>,
     /// Lengths of the logs of earlier processes are part of the same files: a count never falls.
     logs: Vec<PathBuf>,
 }
@@ -48,6 +50,7 @@ impl Keepalived {
             period,
             realtime,
             members: Vec::new(),
+            leaving: None,
             logs: Vec::new(),
         }
     }
@@ -142,6 +145,13 @@ impl System for Keepalived {
 
     fn start(&mut self, lab: &Lab) -> Result<()> {
         self.members.resize_with(lab.nodes.len(), || None);
+        if let Some(member) = self
+            .leaving
+            .take()
+            .and_then(|node| self.members[node].as_mut())
+        {
+            member.terminate(STOP_LIMIT)?;
+        }
         for node in 0..lab.nodes.len() {
             if self.members[node]
                 .as_mut()
@@ -188,7 +198,9 @@ impl System for Keepalived {
     /// An orderly stop of the owner's daemon, which tells the other at once (priority 0).
     fn planned_move(&mut self, _lab: &Lab, from: usize, _to: usize) -> Result<()> {
         let member = self.process(from).context("no keepalived to stop there")?;
-        member.signal(rustix::process::Signal::TERM)
+        member.signal(rustix::process::Signal::TERM)?;
+        self.leaving = Some(from);
+        Ok(())
     }
 
     fn wedge(&mut self, _lab: &Lab, _node: usize) -> Result<()> {

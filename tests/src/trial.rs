@@ -85,8 +85,19 @@ impl Fault {
         }
     }
 
-    /// Does the harm.
-    pub fn apply(self, scene: &mut Scene, owner: usize) -> Result<()> {
+    /// Does the harm, and returns the instant at which it took effect: of a signal when it is sent, of the networks when
+    /// the command that changes them is done.
+    pub fn apply(self, scene: &mut Scene, owner: usize) -> Result<Nanos> {
+        let start = clock::now();
+        self.harm(scene, owner)?;
+        let at_once = matches!(
+            self,
+            Self::Kill | Self::Stop | Self::ArbiterDead | Self::Wedge | Self::Move
+        );
+        Ok(if at_once { start } else { clock::now() })
+    }
+
+    fn harm(self, scene: &mut Scene, owner: usize) -> Result<()> {
         let (lab, system) = (&scene.lab, &mut scene.system);
         let other = (owner + 1) % lab.nodes.len();
         let (name, wires, backplanes) = (
@@ -150,8 +161,8 @@ pub struct Outcome {
     pub overlap: Overlap,
     /// The machine's longest stall from the fault to the takeover, in nanoseconds.
     pub stall_ns: Nanos,
-    /// When the fault began and when it was done, on the project's clock.
-    pub fault: (Nanos, Nanos),
+    /// When the fault took effect, on the project's clock.
+    pub harmed: Nanos,
 }
 
 /// How a trial is watched.
@@ -184,10 +195,9 @@ pub fn run(scene: &mut Scene, fault: Fault, watch: Watch) -> Result<Outcome> {
     thread::sleep(period.mul_f64(SmallRng::from_os_rng().random_range(0.0..2.0)));
 
     let start = clock::now();
-    fault
+    let harmed = fault
         .apply(scene, before)
         .with_context(|| format!("cannot bring about `{}`", fault.name()))?;
-    let done = clock::now();
     let patience = scene.system.patience();
     let after = match fault.expectation() {
         Expectation::Moves => scene.served_by_another(before, SERVED_NS, patience).ok(),
@@ -218,6 +228,6 @@ pub fn run(scene: &mut Scene, fault: Fault, watch: Watch) -> Result<Outcome> {
         lost: seen.lost,
         overlap,
         stall_ns,
-        fault: (start, done),
+        harmed,
     })
 }

@@ -3,6 +3,8 @@
 //! Pure: no I/O, no clock, no tokio. Events and a `now` go in, [`command::Command`]s come out.
 //! The agent, the simulation and the tests all run this very code.
 
+#[cfg(test)]
+mod bench;
 pub mod command;
 pub mod core;
 mod detector;

@@ -17,6 +17,9 @@ use super::{
     state::{GroupState, Movement},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// How long a node refuses a group that failed there.
 pub(super) const FAILURE_EXPIRES: Nanos = 30_000 * MILLISECOND;
 

@@ -50,6 +50,9 @@ pub enum Event {
     Address(Present),
     /// An address was removed.
     AddressGone(Present),
+    /// The queue overflowed, the differences were reported before this. What came and went unseen was not: whoever depends
+    /// on something checks it now.
+    Resynced,
 }
 
 /// The watch.
@@ -194,6 +197,7 @@ impl Watch {
             if overflow {
                 self.resyncs += 1;
                 self.resync()?;
+                self.queue.push_back(Event::Resynced);
             }
         }
     }
@@ -309,8 +313,9 @@ impl State<'_> {
     }
 
     fn address_gone(&mut self, address: Present, queue: &mut VecDeque<Event>) {
-        if let Some(known) = self.addresses.remove(&(address.index, address.ip)) {
-            queue.push_back(Event::AddressGone(known));
-        }
+        // Reported even when it was never seen: the kernel announces a new IPv6 address from a workqueue, and an address
+        // that is removed before that gives this message alone.
+        let known = self.addresses.remove(&(address.index, address.ip));
+        queue.push_back(Event::AddressGone(known.unwrap_or(address)));
     }
 }

@@ -32,6 +32,17 @@ pub enum QuorumError {
         /// The incarnation on record.
         incarnation: Incarnation,
     },
+    /// The number of starts went back.
+    #[error(
+        "the log knows this voter in incarnation {recorded}, the file of incarnations says {own}: it was lost or put \
+         back. Write {recorded} into it, and start again"
+    )]
+    OldIncarnation {
+        /// In the log.
+        recorded: Incarnation,
+        /// Of this start.
+        own: Incarnation,
+    },
     /// Two configurations name different voters.
     #[error(
         "voter {peer} is configured with the voters {theirs:?}, this machine with {mine:?}: make them equal"

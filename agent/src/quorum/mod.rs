@@ -61,7 +61,7 @@ pub struct QuorumConfig {
     pub lease_ns: Nanos,
     /// Entries after which a snapshot is taken; `None` for the usual number.
     pub snapshot_entries: Option<u64>,
-    /// Runs first on the log's thread, to set its scheduling.
+    /// Runs first on the log's thread, to set its scheduling; see [`LogConfig::on_thread`].
     pub on_log_thread: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -108,6 +108,10 @@ impl<M: Replicated> Quorum<M> {
             view: Arc::clone(&view),
             raft: OnceLock::new(),
         });
+        let (recorded, own) = (service.incarnation(me), channel.own_incarnation());
+        if recorded >= own {
+            return Err(QuorumError::OldIncarnation { recorded, own });
+        }
         channel.serve(service.handler());
         if first {
             first::ask(&channel, me, &voters).await?;
@@ -285,6 +289,19 @@ impl<M: Replicated> Quorum<M> {
             .as_ref()
             .err()
             .map(ToString::to_string)
+    }
+
+    /// Returns once raft has stopped, with the reason.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        if metrics
+            .wait_for(|metrics| metrics.running_state.is_err())
+            .await
+            .is_err()
+        {
+            return "raft has ended".to_owned();
+        }
+        self.failure().unwrap_or_default()
     }
 
     /// openraft's own metrics, for the status page.

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use openraft::{
     RaftNetwork, RaftNetworkFactory,
     error::{
-        Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
+        Fatal, NetworkError, PayloadTooLarge, RPCError, RaftError, ReplicationClosed,
+        StreamingError, Unreachable,
     },
     network::{Backoff, RPCOption},
     raft::{
@@ -22,7 +23,7 @@ use super::{
     wire::{self, Append, RequestVote, SnapshotHead, method},
 };
 use crate::{
-    backplane::channel::{Channel, RpcError},
+    backplane::channel::{Channel, MESSAGE_BYTES_MAX, RpcError},
     cluster::ids::VoterId,
 };
 
@@ -31,6 +32,8 @@ use crate::{
 const RPC_DEADLINE: Duration = Duration::from_millis(500);
 /// How long a snapshot may take, its fsync at the other end included.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(3);
+/// Bytes of an append, at most; a larger one is sent as several.
+const APPEND_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 4;
 /// Before a peer that could not be reached is tried again.
 const BACKOFF: Duration = Duration::from_millis(20);
 
@@ -113,9 +116,18 @@ impl RaftNetwork<TypeConfig> for Peer {
                 .await
                 .map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
         }
-        Ok(self
-            .call(method::APPEND, wire::encode(&rpc), RPC_DEADLINE)
-            .await?)
+        let body = wire::encode(&rpc);
+        if body
+            .as_ref()
+            .is_ok_and(|body| body.len() > APPEND_BYTES_MAX)
+            && rpc.entries.len() > 1
+        {
+            let fewer = rpc.entries.len() as u64 / 2;
+            return Err(RPCError::PayloadTooLarge(
+                PayloadTooLarge::new_entries_hint(fewer),
+            ));
+        }
+        Ok(self.call(method::APPEND, body, RPC_DEADLINE).await?)
     }
 
     async fn vote(

@@ -101,7 +101,7 @@ impl<M: Replicated> Service<M> {
     }
 
     /// A voter's newest incarnation in the state or in the log behind it, committed or not.
-    fn incarnation(&self, voter: VoterId) -> Incarnation {
+    pub fn incarnation(&self, voter: VoterId) -> Incarnation {
         let (mut newest, applied) = {
             let view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
             (

@@ -152,9 +152,11 @@ pub trait Resource: Send {
     fn on_network(&mut self, event: &Event) -> Work<'_, ()> {
         // Most kinds do not depend on it.
         match event {
-            Event::Link { .. } | Event::LinkGone(_) | Event::Address(_) | Event::AddressGone(_) => {
-                Work::ok(())
-            }
+            Event::Link { .. }
+            | Event::LinkGone(_)
+            | Event::Address(_)
+            | Event::AddressGone(_)
+            | Event::Resynced => Work::ok(()),
         }
     }
 

@@ -170,6 +170,11 @@ fn what_is_lost_comes_back_by_events_and_by_the_monitor() {
             })
             .await;
 
+            // Lost in an overflow of the watch: no event of its own.
+            lab::ip(&format!("address del {V4}/32 dev front"));
+            done(vip.on_network(&Event::Resynced)).unwrap();
+            assert!(has("front", V4));
+
             // Without events the monitor finds it.
             lab::ip(&format!("address del {V4}/32 dev front"));
             assert_eq!(done(vip.monitor()), Ok(Health::Running));

@@ -133,6 +133,7 @@ fn an_overflow_is_survived_by_reading_everything_afresh() {
                 )
                 .await;
             }
+            until(&mut watch, "the resync is told", |e| *e == Event::Resynced).await;
             assert!(watch.resyncs() > 0, "the test did not overflow the queue");
             assert!(!watch.has_address(front.index, vip));
         });

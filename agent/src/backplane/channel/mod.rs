@@ -240,6 +240,11 @@ impl Channel {
             .map_or(0, |peer| peer.incarnation())
     }
 
+    /// The incarnation that this voter names in its handshakes.
+    pub fn own_incarnation(&self) -> Incarnation {
+        self.inner.incarnation
+    }
+
     /// The other voters.
     pub fn peers(&self) -> impl Iterator<Item = VoterId> {
         self.inner.peers.keys().copied()

@@ -75,7 +75,8 @@ pub struct LogConfig {
     pub me: VoterId,
     /// Bytes of a segment file; also the bound of one record.
     pub segment_bytes: u64,
-    /// Runs first on the log's thread, to set its scheduling.
+    /// Runs first on the log's thread, to set its scheduling. A realtime class should come with SCHED_RESET_ON_FORK
+    /// (sched(7)): the log's helper thread, which makes and removes files, is started from there.
     pub on_thread: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -131,7 +132,6 @@ impl Log {
                 segment::clear(&segment::open(&folder, next).map_err(io)?, 0).map_err(io)?;
             }
         }
-        let size = file.metadata().map_err(io)?.len();
         // What was read may still be in the page cache alone: make it durable before anything is built on it.
         file.sync_data().map_err(io)?;
         let me = super::types::node_id(config.me);
@@ -144,7 +144,7 @@ impl Log {
         let (progress, watcher) = watch::channel(Progress::default());
         let mut writer = Writer {
             folder: folder.clone(),
-            segment_bytes: size,
+            segment_bytes: config.segment_bytes,
             segment: recovered.segment,
             file,
             offset: recovered.end,

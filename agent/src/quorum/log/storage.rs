@@ -10,7 +10,7 @@ use openraft::{
 use super::{BEHIND_MAX, Done, Log, Record};
 use crate::quorum::types::{LogEntry, LogId, StorageError, TypeConfig, Vote};
 
-/// Entries that one append carries at most, and their rough size; more go with the next one.
+/// Entries that one read for an append returns at most; more go with the next one.
 const READ_MAX: usize = 256;
 
 fn failed(error: io::Error) -> StorageError {

@@ -333,6 +333,23 @@ impl Front {
         })
     }
 
+    /// Are all addresses there? Asked when events may have been missed.
+    pub(super) fn check(&self, requests: &mut RequestSocket) -> Result<Repair, NetlinkError> {
+        let Some(ready) = self.ready.as_ref().filter(|ready| ready.link.up) else {
+            return Ok(Repair::Nothing);
+        };
+        let there: BTreeSet<IpAddr> = address::list(requests, ready.link.index)?
+            .into_iter()
+            .map(|present| present.ip)
+            .collect();
+        let complete = self.specs.iter().all(|spec| there.contains(&spec.ip));
+        Ok(if complete {
+            Repair::Nothing
+        } else {
+            Repair::All
+        })
+    }
+
     /// An address is gone from a device: is it one of ours that should be there?
     pub(super) fn address_gone(&self, index: u32, ip: IpAddr) -> Repair {
         // On a device that is switched off an address is put back when the device returns.

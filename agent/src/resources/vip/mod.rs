@@ -246,6 +246,7 @@ impl Vip {
                 }
                 Event::AddressGone(gone) => Ok(front.address_gone(gone.index, gone.ip)),
                 Event::Address(_) => Ok(Repair::Nothing),
+                Event::Resynced => front.check(&mut self.requests),
             };
             let repair = match repair {
                 Ok(repair) if self.started => repair,

@@ -310,7 +310,7 @@ impl Lab {
     pub(super) fn tick(&mut self) {
         self.now += TICK;
         self.append_limbo();
-        if self.now % self.settings.timing.interval_ns == 0 {
+        if self.now.is_multiple_of(self.settings.timing.interval_ns) {
             for id in self.ids() {
                 self.beat(id);
             }
@@ -324,7 +324,8 @@ impl Lab {
                 return;
             }
         }
-        assert!(self.chaos, "the cores never settle");
+        let done = self.hosts.iter().map(|(id, h)| (id, h.done.iter().rev().take(12).collect::<Vec<_>>()));
+        assert!(self.chaos, "the cores never settle: {:#?}", done.collect::<Vec<_>>());
     }
 
     fn beat(&mut self, id: VoterId) {
