@@ -435,3 +435,90 @@ fn the_gate_holds_a_vip_on_the_wire_until_role_and_lease_allow_it() {
     assert_eq!(own.recv(&mut [0; 16]).expect("it arrives"), 3);
     kernel.unpin_all().expect("everything goes");
 }
+
+#[test]
+fn one_device_may_be_front_and_backplane_and_what_is_gone_is_not_first() {
+    let pair = Pair::new();
+    let node = &pair.one;
+    let both = |name: &str| {
+        let config = pair.config(node, 1, LinkHook::Tc, Chain::Auto);
+        let fronts = vec![config.links[0].device.clone()];
+        KernelConfig {
+            node: name.into(),
+            fronts,
+            ..config
+        }
+    };
+    let (config, stranger) = (both("node"), both("stranger"));
+    let first = |kernel: &Kernel| {
+        kernel
+            .hooks()
+            .iter()
+            .map(Hook::is_first)
+            .collect::<Vec<_>>()
+    };
+    node.namespace.run(move || {
+        let kernel = kernel::attach(&config).expect("it attaches");
+        assert_eq!(first(&kernel), [Some(true); 4]);
+        kernel.unpin_all().expect("everything goes");
+        // What is gone from the device is first no more.
+        let kernel = kernel::attach(&stranger).expect("it attaches");
+        let hooks = kernel.hooks().to_vec();
+        kernel.unpin_all().expect("everything goes");
+        wait_until("the links are released", || {
+            hooks.iter().all(|hook| hook.is_first() == Some(false))
+        });
+    });
+}
+
+#[test]
+fn what_is_no_ethernet_device_is_refused_by_name() {
+    let pair = Pair::new();
+    let mut config = pair.config(&pair.one, 1, LinkHook::Tc, Chain::Auto);
+    config.others = vec![Device {
+        ifindex: 1,
+        name: "lo".into(),
+    }];
+    let refused = config.clone();
+    let error = pair
+        .one
+        .namespace
+        .run(move || kernel::attach(&refused).err())
+        .expect("loopback is refused");
+    assert!(
+        error.to_string().contains("lo is no Ethernet device"),
+        "{error}"
+    );
+    config.others[0].ifindex = 4_000;
+    let error = pair
+        .one
+        .namespace
+        .run(move || kernel::attach(&config).err())
+        .expect("a device that is not there is refused");
+    assert!(
+        error.to_string().contains("device lo cannot be looked at"),
+        "{error}"
+    );
+}
+
+#[test]
+fn user_space_takes_over_from_programs_that_were_left() {
+    for chain in [Chain::Auto, Chain::Clsact] {
+        let pair = Pair::new();
+        let one = pair.attach(&pair.one, 1, LinkHook::Tc, Chain::Auto);
+        drop(pair.attach(&pair.two, 1, LinkHook::Tc, chain));
+        let config = pair.config(&pair.two, 2, LinkHook::Tc, chain);
+        let two = pair
+            .two
+            .namespace
+            .run(move || kernel::in_memory(&config))
+            .expect("memory");
+        let (first, second) = (pair.one.socket(), pair.two.socket());
+        let _responder = Responder::start(two.tables(), &[(0, &second)], None).expect("a thread");
+        two.tables().set_floor(VoterId(1), 0);
+        beat_until(&one.tables(), &first, 2, 0, "a lease by user space", || {
+            one.tables().lease_end() > 0
+        });
+        one.unpin_all().expect("everything goes");
+    }
+}
