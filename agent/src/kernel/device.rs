@@ -26,10 +26,8 @@ pub(super) struct Seen {
 pub(super) fn look(ifindex: u32) -> io::Result<Seen> {
     let mut request = LinkMessage::default();
     request.header.index = ifindex;
-    let mut message = NetlinkMessage::new(
-        NetlinkHeader::default(),
-        NetlinkPayload::from(RouteNetlinkMessage::GetLink(request)),
-    );
+    let mut message =
+        NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(RouteNetlinkMessage::GetLink(request)));
     message.header.flags = NLM_F_REQUEST;
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
@@ -40,33 +38,23 @@ pub(super) fn look(ifindex: u32) -> io::Result<Seen> {
     socket.connect(&SocketAddr::new(0, 0))?;
     socket.send(&bytes, 0)?;
     let (answer, _) = socket.recv_from_full()?;
-    let answer =
-        NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
     match answer.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(Seen {
-            ethernet: link.header.link_layer_type == LinkLayerType::Ether,
-            xdp: xdp(&link),
-        }),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+            Ok(Seen { ethernet: link.header.link_layer_type == LinkLayerType::Ether, xdp: xdp(&link) })
+        }
         NetlinkPayload::Error(error) => Err(error.to_io()),
-        _ => Err(io::Error::other(
-            "netlink answered with another message than was asked for",
-        )),
+        _ => Err(io::Error::other("netlink answered with another message than was asked for")),
     }
 }
 
 fn xdp(link: &LinkMessage) -> Option<u32> {
-    let attributes = link
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::Xdp(attributes) => Some(attributes),
-            _ => None,
-        })?;
+    let attributes = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Xdp(attributes) => Some(attributes),
+        _ => None,
+    })?;
     attributes.iter().find_map(|attribute| match attribute {
-        LinkXdp::ProgId(id)
-        | LinkXdp::DrvProgId(id)
-        | LinkXdp::SkbProgId(id)
-        | LinkXdp::HwProgId(id) => Some(*id),
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
         _ => None,
     })
 }
