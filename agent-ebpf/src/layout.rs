@@ -217,10 +217,7 @@ pub const fn vip_bit(address: &[u32; 4]) -> (usize, u64) {
     let folded = (address[0] ^ address[2]) as u64 | ((address[1] ^ address[3]) as u64) << 32;
     // Fibonacci hashing: the upper bits of a product depend on all bits of both factors.
     let hash = folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52;
-    (
-        (hash >> 6) as usize & (VIP_FILTER_WORDS - 1),
-        1 << (hash & 63),
-    )
+    ((hash >> 6) as usize & (VIP_FILTER_WORDS - 1), 1 << (hash & 63))
 }
 
 /// A gate word from its parts.

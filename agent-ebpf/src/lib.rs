@@ -6,10 +6,7 @@
 #![cfg_attr(
     target_arch = "bpf",
     feature(asm_experimental_arch),
-    expect(
-        unstable_features,
-        reason = "atomic read-modify-write needs inline assembly on the BPF target"
-    )
+    expect(unstable_features, reason = "atomic read-modify-write needs inline assembly on the BPF target")
 )]
 
 #[cfg(target_endian = "big")]

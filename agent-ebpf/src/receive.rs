@@ -3,10 +3,7 @@
 use crate::{
     layout::{Control, Counters, Peer},
     lease,
-    wire::{
-        Beat, KIND_ACK, KIND_BEAT, LINKS_MAX, MAGIC, VOTERS_MAX, Words, acknowledge, incarnation,
-        tag,
-    },
+    wire::{Beat, KIND_ACK, KIND_BEAT, LINKS_MAX, MAGIC, VOTERS_MAX, Words, acknowledge, incarnation, tag},
 };
 
 /// What becomes of the datagram.
@@ -67,9 +64,7 @@ pub fn receive<'a>(
     };
     match beat.kind {
         KIND_BEAT => {
-            if !take_beat(counters, peer, &beat, link, now)
-                || !may_answer(counters, peer, &beat, now)
-            {
+            if !take_beat(counters, peer, &beat, link, now) || !may_answer(counters, peer, &beat, now) {
                 return Verdict::Consumed;
             }
             counters.answered.add(1);
@@ -177,24 +172,12 @@ fn may_answer(counters: &Counters, peer: &Peer, beat: &Beat, now: u64) -> bool {
 
 /// Takes an acknowledgement of one of this voter's beats, and renews the lease.
 #[inline(always)]
-fn take_ack(
-    control: &Control,
-    counters: &Counters,
-    peer: &Peer,
-    ack: &Beat,
-    node: usize,
-    link: usize,
-    now: u64,
-) {
+fn take_ack(control: &Control, counters: &Counters, peer: &Peer, ack: &Beat, node: usize, link: usize, now: u64) {
     let (Some(row), Some(acked)) = (peer.links.get(link), control.acked.get(node)) else {
         return;
     };
     let life = control.incarnation.load();
-    if life == 0
-        || incarnation(ack.order) != life
-        || ack.stamp > now
-        || ack.stamp < control.started.load()
-    {
+    if life == 0 || incarnation(ack.order) != life || ack.stamp > now || ack.stamp < control.started.load() {
         counters.outdated.add(1);
         return;
     }

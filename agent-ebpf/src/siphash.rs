@@ -54,9 +54,7 @@ mod tests {
     const KEY: [u64; 2] = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
 
     fn message<const N: usize>() -> [u64; N] {
-        core::array::from_fn(|word| {
-            u64::from_le_bytes(core::array::from_fn(|byte| (word * 8 + byte) as u8))
-        })
+        core::array::from_fn(|word| u64::from_le_bytes(core::array::from_fn(|byte| (word * 8 + byte) as u8)))
     }
 
     #[test]

@@ -91,16 +91,7 @@ impl Beat {
     pub const fn words(&self) -> Words {
         [
             MAGIC as u64 | (self.cluster as u64) << 32,
-            u64::from_le_bytes([
-                self.kind,
-                self.node,
-                self.to,
-                self.link,
-                self.flags,
-                self.leader,
-                self.silent,
-                0,
-            ]),
+            u64::from_le_bytes([self.kind, self.node, self.to, self.link, self.flags, self.leader, self.silent, 0]),
             self.order,
             self.stamp,
             self.gate_index,

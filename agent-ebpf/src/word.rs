@@ -66,10 +66,7 @@ impl Word {
     #[inline(always)]
     pub fn compare_exchange(&self, old: u64, new: u64) -> bool {
         #[cfg(not(target_arch = "bpf"))]
-        let seen = match self
-            .0
-            .compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
-        {
+        let seen = match self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst) {
             Ok(seen) | Err(seen) => seen,
         };
         #[cfg(target_arch = "bpf")]

@@ -42,9 +42,7 @@ impl Machine {
         let control = &machine.control;
         control.cluster.store(u64::from(CLUSTER));
         control.me.store(1);
-        control
-            .others
-            .store((2..=voters).fold(0, |mask, voter| mask | 1 << voter));
+        control.others.store((2..=voters).fold(0, |mask, voter| mask | 1 << voter));
         control.others_needed.store(voters / 2);
         control.lease_ns.store(LEASE);
         control.key[0].store(KEY[0]);
@@ -55,14 +53,7 @@ impl Machine {
     }
 
     fn receive(&self, words: &mut Words, now: u64) -> Verdict {
-        receive(
-            &self.control,
-            &self.counters,
-            0,
-            |node| self.peers.get(node),
-            words,
-            now,
-        )
+        receive(&self.control, &self.counters, 0, |node| self.peers.get(node), words, now)
     }
 }
 
@@ -73,27 +64,13 @@ fn signed(beat: &Beat) -> Words {
 }
 
 fn beat(order: u64, gate_index: u64) -> Beat {
-    Beat {
-        cluster: CLUSTER,
-        kind: KIND_BEAT,
-        node: 2,
-        to: 1,
-        order,
-        stamp: order,
-        gate_index,
-        ..Beat::default()
-    }
+    Beat { cluster: CLUSTER, kind: KIND_BEAT, node: 2, to: 1, order, stamp: order, gate_index, ..Beat::default() }
 }
 
 /// S by its definition: try every stamp.
 fn reference_stamp(stamps: &[u64; VOTERS_MAX], needed: u64) -> u64 {
     let reached = |s: u64| stamps.iter().filter(|stamp| **stamp >= s).count() as u64 >= needed;
-    stamps
-        .iter()
-        .copied()
-        .filter(|s| reached(*s))
-        .max()
-        .unwrap_or(0)
+    stamps.iter().copied().filter(|s| reached(*s)).max().unwrap_or(0)
 }
 
 proptest! {
@@ -177,20 +154,10 @@ fn what_an_earlier_incarnation_earned_counts_for_nothing() {
     let machine = Machine::new(3);
     machine.control.started.store(100);
     machine.control.acked[2].store(99);
-    let mut words = signed(&Beat {
-        kind: KIND_ACK,
-        node: 3,
-        stamp: 99,
-        ..beat(wire::order(5, 1), 0)
-    });
+    let mut words = signed(&Beat { kind: KIND_ACK, node: 3, stamp: 99, ..beat(wire::order(5, 1), 0) });
     machine.receive(&mut words, 200);
     assert_eq!(machine.control.lease_end.load(), 0);
-    let mut words = signed(&Beat {
-        kind: KIND_ACK,
-        node: 3,
-        stamp: 100,
-        ..beat(wire::order(5, 2), 0)
-    });
+    let mut words = signed(&Beat { kind: KIND_ACK, node: 3, stamp: 100, ..beat(wire::order(5, 2), 0) });
     machine.receive(&mut words, 200);
     assert_eq!(machine.control.lease_end.load(), 100 + LEASE);
 }
@@ -199,14 +166,8 @@ fn what_an_earlier_incarnation_earned_counts_for_nothing() {
 fn r_never_falls() {
     let machine = Machine::new(3);
     // A CPU that read the clock at 10 writes after another wrote 20: it may answer, R stays.
-    assert_eq!(
-        machine.receive(&mut signed(&beat(wire::order(1, 1), 0)), 20),
-        Verdict::Answer
-    );
-    assert_eq!(
-        machine.receive(&mut signed(&beat(wire::order(1, 2), 0)), 10),
-        Verdict::Answer
-    );
+    assert_eq!(machine.receive(&mut signed(&beat(wire::order(1, 1), 0)), 20), Verdict::Answer);
+    assert_eq!(machine.receive(&mut signed(&beat(wire::order(1, 2), 0)), 10), Verdict::Answer);
     assert_eq!(machine.peers[2].acknowledged.load(), 20);
 }
 
@@ -265,9 +226,6 @@ fn an_answer_is_either_seen_in_r_or_not_given() {
             }
         }
         stop.store(true, Ordering::Relaxed);
-        assert_eq!(
-            violation, None,
-            "round, instant of an answer, R as it was read before"
-        );
+        assert_eq!(violation, None, "round, instant of an answer, R as it was read before");
     });
 }

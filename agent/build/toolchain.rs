@@ -34,9 +34,8 @@ pub fn find() -> Result<Toolchain, String> {
     let compiler = compiler().ok_or(
         "no Rust compiler for BPF was found (Debian's rustc-web and libstd-rust-web-dev-bpf, or a rustup nightly with rust-src): run `cargo xtask setup`",
     )?;
-    let linker = linker().ok_or(
-        "bpf-linker was found neither in PATH nor in cargo's bin folder: run `cargo xtask setup`",
-    )?;
+    let linker =
+        linker().ok_or("bpf-linker was found neither in PATH nor in cargo's bin folder: run `cargo xtask setup`")?;
     Ok(Toolchain { compiler, linker })
 }
 
@@ -63,33 +62,21 @@ pub fn linker() -> Option<PathBuf> {
 }
 
 fn has_core(rustc: &Path) -> bool {
-    let Some(folder) =
-        printed(Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]))
-    else {
+    let Some(folder) = printed(Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET])) else {
         return false;
     };
-    std::fs::read_dir(folder).is_ok_and(|files| {
-        files
-            .flatten()
-            .any(|file| file.file_name().to_string_lossy().starts_with("libcore-"))
-    })
+    std::fs::read_dir(folder)
+        .is_ok_and(|files| files.flatten().any(|file| file.file_name().to_string_lossy().starts_with("libcore-")))
 }
 
 fn nightly_has_source() -> bool {
     printed(Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]))
-        .is_some_and(|sysroot| {
-            Path::new(&sysroot)
-                .join("lib/rustlib/src/rust/library/core")
-                .is_dir()
-        })
+        .is_some_and(|sysroot| Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir())
 }
 
 fn printed(command: &mut Command) -> Option<String> {
     // A compiler named by an outer cargo must not answer for the one that is asked.
     command.env_remove("RUSTUP_TOOLCHAIN");
     let output = command.output().ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -5,79 +5,40 @@ mod kernel_support;
 use baton::{
     clock,
     cluster::ids::VoterId,
-    kernel::run::{
-        BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, TC_DROP, TC_NEXT, TC_REDIRECT, XDP_DROP, XDP_PASS,
-        XDP_TX,
-    },
+    kernel::run::{BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, TC_DROP, TC_NEXT, TC_REDIRECT, XDP_DROP, XDP_PASS, XDP_TX},
 };
 use baton_ebpf::wire::{self, Beat, KIND_ACK};
 use etherparse::SlicedPacket;
 use kernel_support::*;
 
 /// Both ingress programs, with what they return to pass, drop and send back.
-const INGRESS: [(&str, u32, u32, u32); 2] = [
-    (BEAT_INGRESS, TC_NEXT, TC_DROP, TC_REDIRECT),
-    (BEAT_XDP, XDP_PASS, XDP_DROP, XDP_TX),
-];
+const INGRESS: [(&str, u32, u32, u32); 2] =
+    [(BEAT_INGRESS, TC_NEXT, TC_DROP, TC_REDIRECT), (BEAT_XDP, XDP_PASS, XDP_DROP, XDP_TX)];
 
 const SHAPES: [Shape; 8] = [
-    Shape {
-        ipv6: false,
-        vlans: 0,
-        unchecked: false,
-    },
-    Shape {
-        ipv6: false,
-        vlans: 0,
-        unchecked: true,
-    },
-    Shape {
-        ipv6: false,
-        vlans: 1,
-        unchecked: false,
-    },
-    Shape {
-        ipv6: false,
-        vlans: 2,
-        unchecked: true,
-    },
-    Shape {
-        ipv6: true,
-        vlans: 0,
-        unchecked: false,
-    },
-    Shape {
-        ipv6: true,
-        vlans: 0,
-        unchecked: true,
-    },
-    Shape {
-        ipv6: true,
-        vlans: 1,
-        unchecked: true,
-    },
-    Shape {
-        ipv6: true,
-        vlans: 2,
-        unchecked: false,
-    },
+    Shape { ipv6: false, vlans: 0, unchecked: false },
+    Shape { ipv6: false, vlans: 0, unchecked: true },
+    Shape { ipv6: false, vlans: 1, unchecked: false },
+    Shape { ipv6: false, vlans: 2, unchecked: true },
+    Shape { ipv6: true, vlans: 0, unchecked: false },
+    Shape { ipv6: true, vlans: 0, unchecked: true },
+    Shape { ipv6: true, vlans: 1, unchecked: true },
+    Shape { ipv6: true, vlans: 2, unchecked: false },
 ];
 
 /// The heartbeat in a frame, and whether the UDP checksum holds (or is left out).
 fn heartbeat(frame: &[u8]) -> (wire::Words, bool) {
     let sliced = SlicedPacket::from_ethernet(frame).expect("the frame is whole");
-    let Some(etherparse::TransportSlice::Udp(udp)) = sliced.transport else {
-        panic!("no UDP")
-    };
+    let Some(etherparse::TransportSlice::Udp(udp)) = sliced.transport else { panic!("no UDP") };
     let words = wire::from_bytes(udp.payload()).expect("a heartbeat");
     let header = udp.to_header();
     let expected = match sliced.net {
-        Some(etherparse::NetSlice::Ipv4(ip)) => header
-            .calc_checksum_ipv4(&ip.header().to_header(), udp.payload())
-            .expect("a checksum"),
-        Some(etherparse::NetSlice::Ipv6(ip)) => header
-            .calc_checksum_ipv6(&ip.header().to_header(), udp.payload())
-            .expect("a checksum"),
+        Some(etherparse::NetSlice::Ipv4(ip)) => {
+            header.calc_checksum_ipv4(&ip.header().to_header(), udp.payload()).expect("a checksum")
+        }
+        Some(etherparse::NetSlice::Ipv6(ip)) => {
+            header.calc_checksum_ipv6(&ip.header().to_header(), udp.payload()).expect("a checksum")
+        }
         _ => panic!("no IP"),
     };
     (words, header.checksum == 0 || header.checksum == expected)
@@ -97,15 +58,7 @@ fn a_beat_is_recorded_and_acknowledged_in_place() {
 
             let (words, checked) = heartbeat(&ran.packet);
             assert!(checked, "{program} {shape:?}");
-            assert_eq!(
-                Beat::read(&words),
-                Beat {
-                    kind: KIND_ACK,
-                    node: 1,
-                    to: 2,
-                    ..beat(1)
-                }
-            );
+            assert_eq!(Beat::read(&words), Beat { kind: KIND_ACK, node: 1, to: 2, ..beat(1) });
             assert_eq!(wire::tag(KEY, &words), words[8]);
             assert_eq!(ran.packet[..6], PEER_MAC);
             assert_eq!(ran.packet[6..12], OUR_MAC);
@@ -114,14 +67,8 @@ fn a_beat_is_recorded_and_acknowledged_in_place() {
             let peer = tables.peer_view(VoterId(2));
             assert!(peer.last_acknowledged >= before && peer.last_acknowledged <= clock::now());
             assert!(peer.last_seen >= before);
-            assert_eq!(
-                (peer.incarnation, peer.gate_index, peer.log_index),
-                (3, 10, 12)
-            );
-            assert_eq!(
-                (peer.token, peer.term, peer.digest, peer.silent),
-                (99, 4, 0xabcd, 0b100)
-            );
+            assert_eq!((peer.incarnation, peer.gate_index, peer.log_index), (3, 10, 12));
+            assert_eq!((peer.token, peer.term, peer.digest, peer.silent), (99, 4, 0xabcd, 0b100));
             assert_eq!(peer.leader, Some(VoterId(3)));
             assert!(peer.holds_lease && peer.is_node);
             assert_eq!(tables.counters_view(0).expect("link 0").answered, 1);
@@ -137,10 +84,7 @@ fn below_the_floor_a_beat_is_recorded_but_not_acknowledged() {
         for floor in [u64::MAX, 11] {
             tables.set_floor(VoterId(2), floor);
             let frame = udp(&wire::to_bytes(&signed(&beat(floor & 7))), Shape::default());
-            assert_eq!(
-                programs.run(program, &frame, 1).expect("it runs").action,
-                drop
-            );
+            assert_eq!(programs.run(program, &frame, 1).expect("it runs").action, drop);
         }
         let peer = tables.peer_view(VoterId(2));
         assert_eq!(peer.last_acknowledged, 0);
@@ -202,19 +146,9 @@ fn what_is_no_beat_of_ours_passes_or_is_counted() {
         }
         let counted = counters();
         assert_eq!(counted.other_cluster, other);
-        assert_eq!(
-            counted.forged + counted.malformed - 7 + counted.stray,
-            forged
-        );
+        assert_eq!(counted.forged + counted.malformed - 7 + counted.stray, forged);
         assert_eq!(tables.peer_view(VoterId(2)).last_seen, 0);
-        assert_eq!(
-            run(&udp(&good, Shape::default())),
-            if program == BEAT_XDP {
-                XDP_TX
-            } else {
-                TC_REDIRECT
-            }
-        );
+        assert_eq!(run(&udp(&good, Shape::default())), if program == BEAT_XDP { XDP_TX } else { TC_REDIRECT });
     }
 }
 
@@ -232,33 +166,16 @@ fn replays_and_reordering_are_counted_and_not_answered() {
         assert_eq!(run(&beat(5)), drop);
         assert_eq!(run(&beat(9)), back);
         assert_eq!(run(&beat(7)), drop);
-        assert_eq!(
-            run(&Beat {
-                order: wire::order(2, 100),
-                ..beat(1)
-            }),
-            drop
-        );
+        assert_eq!(run(&Beat { order: wire::order(2, 100), ..beat(1) }), drop);
         assert_eq!(run(&Beat { link: 1, ..beat(5) }), back);
         let link = tables.link_view(VoterId(2), 0).expect("link 0");
-        assert_eq!(
-            (link.received, link.replayed, link.reordered, link.lost),
-            (2, 2, 1, 2)
-        );
+        assert_eq!((link.received, link.replayed, link.reordered, link.lost), (2, 2, 1, 2));
         assert_eq!(link.gap.iter().sum::<u64>(), 1);
         assert_eq!(tables.link_view(VoterId(2), 1).expect("link 1").received, 1);
         assert_eq!(tables.counters_view(0).expect("link 0").miswired, 1);
 
         // A new incarnation begins its numbers again, and its clock.
-        assert_eq!(
-            run(&Beat {
-                order: wire::order(4, 1),
-                stamp: 1,
-                token: 1,
-                ..beat(1)
-            }),
-            back
-        );
+        assert_eq!(run(&Beat { order: wire::order(4, 1), stamp: 1, token: 1, ..beat(1) }), back);
         let peer = tables.peer_view(VoterId(2));
         assert_eq!((peer.incarnation, peer.token), (4, 1));
         assert_eq!(run(&beat(50)), drop);
@@ -272,10 +189,7 @@ fn an_acknowledgement_by_a_majority_extends_the_lease_from_the_departure() {
         let tables = programs.tables();
         let run = |beat: &Beat| {
             let frame = udp(&wire::to_bytes(&signed(beat)), Shape::default());
-            assert_eq!(
-                programs.run(program, &frame, 1).expect("it runs").action,
-                drop
-            );
+            assert_eq!(programs.run(program, &frame, 1).expect("it runs").action, drop);
         };
         let stamp = clock::now();
         run(&ack(2, 1, stamp));
@@ -285,14 +199,8 @@ fn an_acknowledgement_by_a_majority_extends_the_lease_from_the_departure() {
 
         // An older stamp, another incarnation, the future, the time before the start: none moves it.
         run(&ack(3, 1, stamp - 1));
-        run(&Beat {
-            order: wire::order(INCARNATION + 1, 9),
-            ..ack(2, 9, clock::now())
-        });
-        run(&Beat {
-            order: wire::order(INCARNATION - 1, 9),
-            ..ack(2, 9, clock::now())
-        });
+        run(&Beat { order: wire::order(INCARNATION + 1, 9), ..ack(2, 9, clock::now()) });
+        run(&Beat { order: wire::order(INCARNATION - 1, 9), ..ack(2, 9, clock::now()) });
         run(&ack(2, 9, clock::now() + 1_000_000_000));
         run(&ack(3, 9, 1));
         assert_eq!(tables.lease_end(), stamp + config().lease_ns);
@@ -311,9 +219,7 @@ fn egress_stamps_and_signs_our_beats_alone() {
     let unsigned = tables.beat(VoterId(2), 0, 8, &Default::default());
     for shape in SHAPES {
         let before = clock::now();
-        let ran = programs
-            .run(BEAT_EGRESS, &udp(&unsigned, shape), 1)
-            .expect("it runs");
+        let ran = programs.run(BEAT_EGRESS, &udp(&unsigned, shape), 1).expect("it runs");
         assert_eq!(ran.action, TC_NEXT);
         let (words, checked) = heartbeat(&ran.packet);
         assert!(checked, "{shape:?}");
@@ -334,8 +240,5 @@ fn egress_stamps_and_signs_our_beats_alone() {
         let ran = programs.run(BEAT_EGRESS, &untouched, 1).expect("it runs");
         assert_eq!((ran.action, &ran.packet), (TC_NEXT, &untouched));
     }
-    assert_eq!(
-        tables.counters_view(0).expect("link 0").signed,
-        SHAPES.len() as u64
-    );
+    assert_eq!(tables.counters_view(0).expect("link 0").signed, SHAPES.len() as u64);
 }

@@ -28,20 +28,14 @@ fn vip6() -> [u8; 16] {
 /// Programs whose gate knows both VIPs, closed.
 fn gated() -> Programs {
     let mut programs = programs();
-    let vips = [
-        (IpAddr::V4(Ipv4Addr::from(VIP)), SLOT),
-        (IpAddr::V6(Ipv6Addr::from(vip6())), SLOT),
-    ];
+    let vips = [(IpAddr::V4(Ipv4Addr::from(VIP)), SLOT), (IpAddr::V6(Ipv6Addr::from(vip6())), SLOT)];
     programs.set_vips(&vips).expect("two VIPs");
     programs
 }
 
 fn open(tables: &Tables, epoch: u64) {
     assert!(tables.set_gate(SLOT, epoch, true));
-    tables
-        .control()
-        .lease_end
-        .store(clock::now() + 3_600_000_000_000);
+    tables.control().lease_end.store(clock::now() + 3_600_000_000_000);
 }
 
 fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
@@ -58,9 +52,7 @@ fn vlan(mut frame: Vec<u8>, tags: usize) -> Vec<u8> {
 /// A TCP segment with these flags.
 fn tcp(source: [u8; 4], destination: [u8; 4], flags: u8) -> Vec<u8> {
     let mut frame = Vec::new();
-    let builder = PacketBuilder::ethernet2(PEER_MAC, OUR_MAC)
-        .ipv4(source, destination, 64)
-        .tcp(1234, 80, 1, 1000);
+    let builder = PacketBuilder::ethernet2(PEER_MAC, OUR_MAC).ipv4(source, destination, 64).tcp(1234, 80, 1, 1000);
     builder.write(&mut frame, b"data").expect("built");
     frame[14 + 20 + 13] = flags;
     frame
@@ -68,9 +60,7 @@ fn tcp(source: [u8; 4], destination: [u8; 4], flags: u8) -> Vec<u8> {
 
 fn udp(source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
     let mut frame = Vec::new();
-    let builder = PacketBuilder::ethernet2(PEER_MAC, OUR_MAC)
-        .ipv4(source, destination, 64)
-        .udp(1234, 53);
+    let builder = PacketBuilder::ethernet2(PEER_MAC, OUR_MAC).ipv4(source, destination, 64).udp(1234, 53);
     builder.write(&mut frame, b"data").expect("built");
     frame
 }
@@ -87,14 +77,7 @@ fn fragment(source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
 }
 
 fn arp(operation: u8, sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
-    let body = [
-        &[0, 1, 8, 0, 6, 4, 0, operation][..],
-        &PEER_MAC,
-        &sender,
-        &OUR_MAC,
-        &target,
-    ]
-    .concat();
+    let body = [&[0, 1, 8, 0, 6, 4, 0, operation][..], &PEER_MAC, &sender, &OUR_MAC, &target].concat();
     ethernet(0x0806, &body)
 }
 
@@ -129,18 +112,8 @@ fn hidden(kind: u8, source: [u8; 16], target: [u8; 16]) -> Vec<u8> {
 }
 
 fn fragment6(source: [u8; 16], destination: [u8; 16]) -> Vec<u8> {
-    let header = Ipv6FragmentHeader::new(
-        IpNumber::UDP,
-        IpFragOffset::try_new(8).expect("small"),
-        false,
-        1,
-    );
-    ipv6(
-        source,
-        destination,
-        44,
-        &[&header.to_bytes()[..], &[0xff; 32]].concat(),
-    )
+    let header = Ipv6FragmentHeader::new(IpNumber::UDP, IpFragOffset::try_new(8).expect("small"), false, 1);
+    ipv6(source, destination, 44, &[&header.to_bytes()[..], &[0xff; 32]].concat())
 }
 
 /// What concerns the VIPs at ingress.
@@ -156,10 +129,7 @@ fn to_vip() -> Vec<(&'static str, Vec<u8>)> {
         ("SYN over IPv6", tcp6(client, vip6(), SYN)),
         ("data over IPv6", tcp6(client, vip6(), ACK)),
         ("fragment over IPv6", fragment6(client, vip6())),
-        (
-            "echo request over IPv6",
-            ipv6(client, vip6(), 58, &[128, 0, 0, 0, 0, 0, 0, 0]),
-        ),
+        ("echo request over IPv6", ipv6(client, vip6(), 58, &[128, 0, 0, 0, 0, 0, 0, 0])),
         ("solicitation", discovery(135, client, vip6())),
         ("DAD", discovery(135, [0; 16], vip6())),
         ("hidden solicitation", hidden(135, client, vip6())),
@@ -180,10 +150,7 @@ fn from_vip() -> Vec<(&'static str, Vec<u8>)> {
         ("SYN-ACK over IPv6", tcp6(vip6(), client, SYN | ACK)),
         ("fragment over IPv6", fragment6(vip6(), client)),
         ("advertisement", discovery(136, vip6(), vip6())),
-        (
-            "advertisement from another address",
-            discovery(136, address6(9), vip6()),
-        ),
+        ("advertisement from another address", discovery(136, address6(9), vip6())),
         ("hidden advertisement", hidden(136, address6(9), vip6())),
         ("solicitation from the VIP", discovery(135, vip6(), client)),
         ("DAD", discovery(135, [0; 16], vip6())),
@@ -225,20 +192,12 @@ fn a_closed_gate_drops_and_counts_all_that_concerns_the_vip() {
     let programs = gated();
     let tables = programs.tables();
     let group = || tables.gate(SLOT).expect("the slot");
-    for (sides, program) in [
-        (to_vip(), GATE_INGRESS),
-        (from_vip(), GATE_EGRESS),
-        (from_vip(), GATE_OTHER),
-    ] {
+    for (sides, program) in [(to_vip(), GATE_INGRESS), (from_vip(), GATE_EGRESS), (from_vip(), GATE_OTHER)] {
         let count = sides.len() as u64;
         for (name, frame) in sides {
             for tags in 0..=2 {
                 let frame = vlan(frame.clone(), tags);
-                assert_eq!(
-                    run(&programs, program, &frame),
-                    TC_DROP,
-                    "{program} {name}, {tags} VLAN tags"
-                );
+                assert_eq!(run(&programs, program, &frame), TC_DROP, "{program} {name}, {tags} VLAN tags");
             }
         }
         let dropped = match program {
@@ -276,9 +235,7 @@ fn an_open_gate_passes_all_of_it_and_notes_the_tenure() {
     open(&tables, 6);
     let tenure = |epoch| {
         let all = programs.tenures().expect("read");
-        all.into_iter()
-            .find(|(slot, at, _)| (*slot, *at) == (SLOT, epoch))
-            .map(|(_, _, tenure)| tenure)
+        all.into_iter().find(|(slot, at, _)| (*slot, *at) == (SLOT, epoch)).map(|(_, _, tenure)| tenure)
     };
     // Neither of these opens a flow or answers for the VIP.
     for (program, frame) in [
@@ -301,22 +258,14 @@ fn an_open_gate_passes_all_of_it_and_notes_the_tenure() {
     let first = tenure(6).expect("noted");
     assert!(first.first_answer >= before && first.first_answer == first.last_answer);
     assert_eq!((first.first_flow, first.last_flow), (0, 0));
-    for frame in [
-        tcp(CLIENT, VIP, SYN),
-        udp(CLIENT, VIP),
-        tcp6(address6(0x77), vip6(), SYN),
-    ] {
+    for frame in [tcp(CLIENT, VIP, SYN), udp(CLIENT, VIP), tcp6(address6(0x77), vip6(), SYN)] {
         let before = tenure(6).expect("noted");
         assert_eq!(run(&programs, GATE_INGRESS, &frame), TC_NEXT);
         assert!(tenure(6).expect("noted").last_flow > before.last_flow);
     }
     let second = tenure(6).expect("noted");
     assert!(second.first_flow > first.first_answer && second.last_flow > second.first_flow);
-    for answer in [
-        arp(1, VIP, VIP),
-        discovery(136, vip6(), vip6()),
-        hidden(136, address6(9), vip6()),
-    ] {
+    for answer in [arp(1, VIP, VIP), discovery(136, vip6(), vip6()), hidden(136, address6(9), vip6())] {
         let before = tenure(6).expect("noted");
         assert_eq!(run(&programs, GATE_EGRESS, &answer), TC_NEXT);
         assert!(tenure(6).expect("noted").last_answer > before.last_answer);
@@ -324,27 +273,16 @@ fn an_open_gate_passes_all_of_it_and_notes_the_tenure() {
 
     // Everything passes, tagged or not; another epoch has a tenure of its own.
     open(&tables, 7);
-    for (packets, program) in [
-        (to_vip(), GATE_INGRESS),
-        (from_vip(), GATE_EGRESS),
-        (from_vip(), GATE_OTHER),
-    ] {
+    for (packets, program) in [(to_vip(), GATE_INGRESS), (from_vip(), GATE_EGRESS), (from_vip(), GATE_OTHER)] {
         for (name, frame) in packets {
             for tags in 0..=2 {
-                assert_eq!(
-                    run(&programs, program, &vlan(frame.clone(), tags)),
-                    TC_NEXT,
-                    "{program} {name}"
-                );
+                assert_eq!(run(&programs, program, &vlan(frame.clone(), tags)), TC_NEXT, "{program} {name}");
             }
         }
     }
     assert!(tenure(7).is_some_and(|tenure| tenure.first_answer > 0 && tenure.first_flow > 0));
     let group = tables.gate(SLOT).expect("the slot");
-    assert_eq!(
-        group.dropped_ingress.load() + group.dropped_egress.load() + group.dropped_other.load(),
-        0
-    );
+    assert_eq!(group.dropped_ingress.load() + group.dropped_egress.load() + group.dropped_other.load(), 0);
 }
 
 #[test]
@@ -373,14 +311,10 @@ fn what_concerns_no_vip_passes_untouched() {
 fn vips_are_replaced_as_a_whole() {
     let mut programs = gated();
     assert_eq!(run(&programs, GATE_INGRESS, &udp(CLIENT, VIP)), TC_DROP);
-    programs
-        .set_vips(&[(IpAddr::V4(Ipv4Addr::from(OTHER)), 0)])
-        .expect("one VIP");
+    programs.set_vips(&[(IpAddr::V4(Ipv4Addr::from(OTHER)), 0)]).expect("one VIP");
     assert_eq!(run(&programs, GATE_INGRESS, &udp(CLIENT, VIP)), TC_NEXT);
     assert_eq!(run(&programs, GATE_INGRESS, &udp(CLIENT, OTHER)), TC_DROP);
     // A slot beyond the table is nobody's: held.
-    programs
-        .set_vips(&[(IpAddr::V4(Ipv4Addr::from(OTHER)), 100_000)])
-        .expect("one VIP");
+    programs.set_vips(&[(IpAddr::V4(Ipv4Addr::from(OTHER)), 100_000)]).expect("one VIP");
     assert_eq!(run(&programs, GATE_INGRESS, &udp(CLIENT, OTHER)), TC_DROP);
 }

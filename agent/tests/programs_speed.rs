@@ -8,10 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use baton::{
     clock,
     cluster::ids::VoterId,
-    kernel::run::{
-        BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, GATE_EGRESS, GATE_INGRESS, Ran, TC_DROP, TC_NEXT,
-        measure,
-    },
+    kernel::run::{BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, GATE_EGRESS, GATE_INGRESS, Ran, TC_DROP, TC_NEXT, measure},
 };
 use baton_ebpf::wire;
 use kernel_support::{PORT, Shape, ack, beat, programs, signed, udp, udp_ports};
@@ -55,52 +52,29 @@ fn costs_are_printed() {
     assert_eq!(held.action, TC_DROP);
     show("gate_ingress, VIP, closed", &held);
     tables.set_gate(0, 1, true);
-    tables
-        .control()
-        .lease_end
-        .store(clock::now() + 3_600_000_000_000);
+    tables.control().lease_end.store(clock::now() + 3_600_000_000_000);
     show("gate_ingress, VIP, open, TCP", &same(GATE_INGRESS, &tcp));
-    show(
-        "gate_ingress, VIP, open, UDP (with tenure)",
-        &same(GATE_INGRESS, &foreign),
-    );
+    show("gate_ingress, VIP, open, UDP (with tenure)", &same(GATE_INGRESS, &foreign));
 
     // Each beat must be a new one: a program takes a beat once.
-    let beats: Vec<_> = (1..=u64::from(ROUNDS))
-        .map(|n| udp(&wire::to_bytes(&signed(&beat(n))), unchecked()))
-        .collect();
+    let beats: Vec<_> = (1..=u64::from(ROUNDS)).map(|n| udp(&wire::to_bytes(&signed(&beat(n))), unchecked())).collect();
     let answered = measure(&programs, BEAT_INGRESS, &beats).expect("it runs");
     show("beat_ingress, beat acknowledged", &answered);
-    assert_eq!(
-        tables.counters_view(0).expect("link 0").answered,
-        u64::from(ROUNDS)
-    );
+    assert_eq!(tables.counters_view(0).expect("link 0").answered, u64::from(ROUNDS));
     let replayed = same(BEAT_INGRESS, &beats[0]);
     show("beat_ingress, beat checked (a replay)", &replayed);
     tables.set_floor(VoterId(2), u64::MAX);
-    let refused: Vec<_> = (1..=u64::from(ROUNDS))
-        .map(|n| udp(&wire::to_bytes(&signed(&beat(100_000 + n))), unchecked()))
-        .collect();
-    show(
-        "beat_ingress, beat recorded, floor infinite",
-        &measure(&programs, BEAT_INGRESS, &refused).expect("it runs"),
-    );
+    let refused: Vec<_> =
+        (1..=u64::from(ROUNDS)).map(|n| udp(&wire::to_bytes(&signed(&beat(100_000 + n))), unchecked())).collect();
+    show("beat_ingress, beat recorded, floor infinite", &measure(&programs, BEAT_INGRESS, &refused).expect("it runs"));
     let acks: Vec<_> = (1..=u64::from(ROUNDS))
         .map(|n| {
             let stamp = clock::now() - u64::from(ROUNDS) + n;
             udp(&wire::to_bytes(&signed(&ack(3, n, stamp))), unchecked())
         })
         .collect();
-    show(
-        "beat_ingress, acknowledgement, lease renewed",
-        &measure(&programs, BEAT_INGRESS, &acks).expect("it runs"),
-    );
-    let unsigned = udp_ports(
-        &tables.beat(VoterId(2), 0, 1, &Default::default()),
-        unchecked(),
-        PORT,
-        PORT,
-    );
+    show("beat_ingress, acknowledgement, lease renewed", &measure(&programs, BEAT_INGRESS, &acks).expect("it runs"));
+    let unsigned = udp_ports(&tables.beat(VoterId(2), 0, 1, &Default::default()), unchecked(), PORT, PORT);
     show(
         "beat_egress, stamped and signed",
         &measure(&programs, BEAT_EGRESS, &vec![unsigned; ROUNDS as usize]).expect("it runs"),
@@ -108,8 +82,5 @@ fn costs_are_printed() {
 }
 
 fn unchecked() -> Shape {
-    Shape {
-        unchecked: true,
-        ..Shape::default()
-    }
+    Shape { unchecked: true, ..Shape::default() }
 }

@@ -14,8 +14,8 @@ use baton::{
     clock,
     cluster::ids::{Incarnation, VoterId},
     kernel::{
-        self, Chain, Device, Hook, Kernel, KernelConfig, LinkConfig, LinkHook, Mechanism, Said,
-        Tables, inspect::Inspector,
+        self, Chain, Device, Hook, Kernel, KernelConfig, LinkConfig, LinkHook, Mechanism, Said, Tables,
+        inspect::Inspector,
     },
 };
 use kernel_support::{
@@ -45,42 +45,17 @@ fn address(voter: u8) -> Ipv4Addr {
 
 impl Pair {
     fn new() -> Self {
-        let one = Node {
-            namespace: Namespace::new(),
-            device: "one",
-            me: 1,
-        };
-        let two = Node {
-            namespace: Namespace::new(),
-            device: "two",
-            me: 2,
-        };
+        let one = Node { namespace: Namespace::new(), device: "one", me: 1 };
+        let two = Node { namespace: Namespace::new(), device: "two", me: 2 };
         one.namespace.connect("one", &two.namespace, "two");
         for node in [&one, &two] {
-            node.namespace.ip(&format!(
-                "addr add {}/24 dev {}",
-                address(node.me),
-                node.device
-            ));
+            node.namespace.ip(&format!("addr add {}/24 dev {}", address(node.me), node.device));
         }
-        Self {
-            one,
-            two,
-            mount: BpfMount::new(),
-        }
+        Self { one, two, mount: BpfMount::new() }
     }
 
-    fn config(
-        &self,
-        node: &Node,
-        incarnation: Incarnation,
-        hook: LinkHook,
-        chain: Chain,
-    ) -> KernelConfig {
-        let device = Device {
-            ifindex: node.namespace.ifindex(node.device),
-            name: node.device.into(),
-        };
+    fn config(&self, node: &Node, incarnation: Incarnation, hook: LinkHook, chain: Chain) -> KernelConfig {
+        let device = Device { ifindex: node.namespace.ifindex(node.device), name: node.device.into() };
         KernelConfig {
             node: format!("node.{}", node.me),
             bpffs: self.mount.path().to_owned(),
@@ -95,17 +70,9 @@ impl Pair {
         }
     }
 
-    fn attach(
-        &self,
-        node: &Node,
-        incarnation: Incarnation,
-        hook: LinkHook,
-        chain: Chain,
-    ) -> Kernel {
+    fn attach(&self, node: &Node, incarnation: Incarnation, hook: LinkHook, chain: Chain) -> Kernel {
         let config = self.config(node, incarnation, hook, chain);
-        node.namespace
-            .run(move || kernel::attach(&config))
-            .expect("the programs attach")
+        node.namespace.run(move || kernel::attach(&config)).expect("the programs attach")
     }
 }
 
@@ -144,18 +111,8 @@ fn beat_until(
     let mut sequence = from;
     wait_until(what, || {
         sequence += 1;
-        let beat = tables.beat(
-            VoterId(to),
-            0,
-            sequence,
-            &Said {
-                token: sequence as u32,
-                ..Said::default()
-            },
-        );
-        socket
-            .send_to(&beat, (address(to), PORT))
-            .expect("it is sent");
+        let beat = tables.beat(VoterId(to), 0, sequence, &Said { token: sequence as u32, ..Said::default() });
+        socket.send_to(&beat, (address(to), PORT)).expect("it is sent");
         condition()
     });
     sequence
@@ -167,10 +124,7 @@ fn lease_is_earned_and_stopped(hook: LinkHook, chain: Chain, mechanism: Mechanis
     let one = pair.attach(&pair.one, 1, hook, chain);
     let two = pair.attach(&pair.two, 1, hook, chain);
     assert_eq!(
-        one.hooks()
-            .iter()
-            .filter(|hook| hook.mechanism == mechanism)
-            .count(),
+        one.hooks().iter().filter(|hook| hook.mechanism == mechanism).count(),
         if hook == LinkHook::Xdp { 1 } else { 2 }
     );
     assert!(one.hooks().iter().all(|hook| hook.fallback.is_none()));
@@ -232,23 +186,13 @@ fn native_xdp_earns_a_lease_and_the_floor_stops_it() {
 fn a_machine_without_bpf_answers_and_is_answered() {
     let pair = Pair::new();
     let one = pair.attach(&pair.one, 1, LinkHook::Tc, Chain::Auto);
-    let two =
-        kernel::in_memory(&pair.config(&pair.two, 1, LinkHook::Tc, Chain::Auto)).expect("memory");
+    let two = kernel::in_memory(&pair.config(&pair.two, 1, LinkHook::Tc, Chain::Auto)).expect("memory");
     let (first, second) = (pair.one.socket(), pair.two.socket());
     let responder = Responder::start(two.tables(), &[(0, &second)], None).expect("a thread");
     one.tables().set_floor(VoterId(2), 0);
     two.tables().set_floor(VoterId(1), 0);
-    beat_until(&one.tables(), &first, 2, 0, "a lease by user space", || {
-        one.tables().lease_end() > 0
-    });
-    beat_until(
-        &two.tables(),
-        &second,
-        1,
-        0,
-        "a lease by the kernel",
-        || two.tables().lease_end() > 0,
-    );
+    beat_until(&one.tables(), &first, 2, 0, "a lease by user space", || one.tables().lease_end() > 0);
+    beat_until(&two.tables(), &second, 1, 0, "a lease by the kernel", || two.tables().lease_end() > 0);
     drop(responder);
     one.unpin_all().expect("everything goes");
 }
@@ -261,16 +205,10 @@ fn a_new_incarnation_adopts_the_pins_and_inherits_no_right() {
         let two = pair.attach(&pair.two, 1, LinkHook::Tc, chain);
         let socket = pair.one.socket();
         two.tables().set_floor(VoterId(1), 0);
-        let sent = beat_until(&one.tables(), &socket, 2, 0, "a lease", || {
-            one.tables().lease_end() > 0
-        });
+        let sent = beat_until(&one.tables(), &socket, 2, 0, "a lease", || one.tables().lease_end() > 0);
         assert!(one.tables().set_gate(3, 9, true));
         one.tables().set_gate_index(44);
-        let received = two
-            .tables()
-            .link_view(VoterId(1), 0)
-            .expect("link 0")
-            .received;
+        let received = two.tables().link_view(VoterId(1), 0).expect("link 0").received;
         drop(one);
 
         // The programs stay without their agent.
@@ -285,39 +223,21 @@ fn a_new_incarnation_adopts_the_pins_and_inherits_no_right() {
         let gate = inspector.gate(3).expect("slot 3");
         assert_eq!((gate.epoch, gate.open), (9, false));
         assert_eq!(one.tables().peer_view(VoterId(2)).floor, u64::MAX);
-        assert_eq!(
-            one.tables().link_view(VoterId(2), 0),
-            inspector.link(VoterId(2), 0)
-        );
+        assert_eq!(one.tables().link_view(VoterId(2), 0), inspector.link(VoterId(2), 0));
         let hooks = one.hooks().to_vec();
-        let first: Vec<_> = pair
-            .one
-            .namespace
-            .run(move || hooks.iter().map(Hook::is_first).collect());
+        let first: Vec<_> = pair.one.namespace.run(move || hooks.iter().map(Hook::is_first).collect());
         assert_eq!(first, [(chain == Chain::Auto).then_some(true); 2]);
         // Its own beats earn it a lease, and the peer knows the new incarnation.
-        beat_until(&one.tables(), &socket, 2, 0, "a lease of its own", || {
-            one.tables().lease_end() > 0
-        });
+        beat_until(&one.tables(), &socket, 2, 0, "a lease of its own", || one.tables().lease_end() > 0);
         assert_eq!(two.tables().peer_view(VoterId(1)).incarnation, 2);
-        assert!(
-            two.tables()
-                .link_view(VoterId(1), 0)
-                .expect("link 0")
-                .received
-                > received
-        );
+        assert!(two.tables().link_view(VoterId(1), 0).expect("link 0").received > received);
         assert!(sent > 0);
 
         // A device that is no longer configured loses its programs.
         drop(one);
         let mut bare = pair.config(&pair.one, 3, LinkHook::Tc, chain);
         bare.links.clear();
-        let one = pair
-            .one
-            .namespace
-            .run(move || kernel::attach(&bare))
-            .expect("it attaches");
+        let one = pair.one.namespace.run(move || kernel::attach(&bare)).expect("it attaches");
         assert!(one.hooks().is_empty());
         one.unpin_all().expect("everything goes");
         assert!(Inspector::of_node(pair.mount.path(), "test", "node.1").is_err());
@@ -330,29 +250,15 @@ fn the_gate_holds_a_vip_on_the_wire_until_role_and_lease_allow_it() {
     let pair = Pair::new();
     let node = &pair.one;
     node.namespace.ip(&format!("addr add {vip}/32 dev one"));
-    let front = Device {
-        ifindex: node.namespace.ifindex("one"),
-        name: "one".into(),
-    };
-    let config = KernelConfig {
-        links: Vec::new(),
-        fronts: vec![front],
-        ..pair.config(node, 1, LinkHook::Tc, Chain::Auto)
-    };
-    let kernel = node
-        .namespace
-        .run(move || kernel::attach(&config))
-        .expect("the gate attaches");
+    let front = Device { ifindex: node.namespace.ifindex("one"), name: "one".into() };
+    let config =
+        KernelConfig { links: Vec::new(), fronts: vec![front], ..pair.config(node, 1, LinkHook::Tc, Chain::Auto) };
+    let kernel = node.namespace.run(move || kernel::attach(&config)).expect("the gate attaches");
     kernel.set_vips(&[(IpAddr::V4(vip), 7)]).expect("a VIP");
     let tables = kernel.tables();
-    let server = node
-        .namespace
-        .run(move || UdpSocket::bind((vip, 9000)).expect("bound"));
+    let server = node.namespace.run(move || UdpSocket::bind((vip, 9000)).expect("bound"));
     server.set_nonblocking(true).expect("non-blocking");
-    let client = pair
-        .two
-        .namespace
-        .run(|| UdpSocket::bind((address(2), 0)).expect("bound"));
+    let client = pair.two.namespace.run(|| UdpSocket::bind((address(2), 0)).expect("bound"));
     let inspector = Inspector::of_node(pair.mount.path(), "test", "node.1").expect("pinned");
     let gate = || inspector.gate(7).expect("slot 7");
     let arrived = || server.recv_from(&mut [0; 16]).is_ok();
@@ -407,9 +313,7 @@ fn the_gate_holds_a_vip_on_the_wire_until_role_and_lease_allow_it() {
         arrived()
     });
     let tenures = inspector.tenures().expect("read");
-    let [(7, 2, tenure)] = tenures[..] else {
-        panic!("{tenures:?}")
-    };
+    let [(7, 2, tenure)] = tenures[..] else { panic!("{tenures:?}") };
     assert!(tenure.first_answer > 0 && tenure.first_flow >= tenure.first_answer);
 
     // The lease ends: nothing more arrives, and what the node itself sends from the VIP is held.
@@ -426,12 +330,62 @@ fn the_gate_holds_a_vip_on_the_wire_until_role_and_lease_allow_it() {
     wait_until("egress is held", || gate().dropped_egress > held);
 
     // Another address of the same device was never touched.
-    let own = node
-        .namespace
-        .run(|| UdpSocket::bind((address(1), 9001)).expect("bound"));
-    own.set_read_timeout(Some(Duration::from_secs(20)))
-        .expect("a limit");
+    let own = node.namespace.run(|| UdpSocket::bind((address(1), 9001)).expect("bound"));
+    own.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
     client.send_to(b"own", (address(1), 9001)).expect("sent");
     assert_eq!(own.recv(&mut [0; 16]).expect("it arrives"), 3);
     kernel.unpin_all().expect("everything goes");
+}
+
+#[test]
+fn one_device_may_be_front_and_backplane_and_what_is_gone_is_not_first() {
+    let pair = Pair::new();
+    let node = &pair.one;
+    let both = |name: &str| {
+        let config = pair.config(node, 1, LinkHook::Tc, Chain::Auto);
+        let fronts = vec![config.links[0].device.clone()];
+        KernelConfig { node: name.into(), fronts, ..config }
+    };
+    let (config, stranger) = (both("node"), both("stranger"));
+    let first = |kernel: &Kernel| kernel.hooks().iter().map(Hook::is_first).collect::<Vec<_>>();
+    node.namespace.run(move || {
+        let kernel = kernel::attach(&config).expect("it attaches");
+        assert_eq!(first(&kernel), [Some(true); 4]);
+        kernel.unpin_all().expect("everything goes");
+        // What is gone from the device is first no more.
+        let kernel = kernel::attach(&stranger).expect("it attaches");
+        let hooks = kernel.hooks().to_vec();
+        kernel.unpin_all().expect("everything goes");
+        wait_until("the links are released", || hooks.iter().all(|hook| hook.is_first() == Some(false)));
+    });
+}
+
+#[test]
+fn what_is_no_ethernet_device_is_refused_by_name() {
+    let pair = Pair::new();
+    let mut config = pair.config(&pair.one, 1, LinkHook::Tc, Chain::Auto);
+    config.others = vec![Device { ifindex: 1, name: "lo".into() }];
+    let refused = config.clone();
+    let error = pair.one.namespace.run(move || kernel::attach(&refused).err()).expect("loopback is refused");
+    assert!(error.to_string().contains("lo is no Ethernet device"), "{error}");
+    config.others[0].ifindex = 4_000;
+    let error =
+        pair.one.namespace.run(move || kernel::attach(&config).err()).expect("a device that is not there is refused");
+    assert!(error.to_string().contains("device lo cannot be looked at"), "{error}");
+}
+
+#[test]
+fn user_space_takes_over_from_programs_that_were_left() {
+    for chain in [Chain::Auto, Chain::Clsact] {
+        let pair = Pair::new();
+        let one = pair.attach(&pair.one, 1, LinkHook::Tc, Chain::Auto);
+        drop(pair.attach(&pair.two, 1, LinkHook::Tc, chain));
+        let config = pair.config(&pair.two, 2, LinkHook::Tc, chain);
+        let two = pair.two.namespace.run(move || kernel::in_memory(&config)).expect("memory");
+        let (first, second) = (pair.one.socket(), pair.two.socket());
+        let _responder = Responder::start(two.tables(), &[(0, &second)], None).expect("a thread");
+        two.tables().set_floor(VoterId(1), 0);
+        beat_until(&one.tables(), &first, 2, 0, "a lease by user space", || one.tables().lease_end() > 0);
+        one.unpin_all().expect("everything goes");
+    }
 }

@@ -12,10 +12,7 @@ use baton_ebpf::{
 };
 
 use super::{
-    frame::{
-        ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Frame, Head, UDP,
-        difference, head,
-    },
+    frame::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Frame, Head, UDP, difference, head},
     maps::{CONTROL, COUNTERS, PEER},
 };
 
@@ -30,12 +27,7 @@ struct Datagram {
 }
 
 impl Datagram {
-    const EMPTY: Self = Self {
-        ports: [[0; 2]; 2],
-        length: [0; 2],
-        check: 0,
-        words: [0; WORDS],
-    };
+    const EMPTY: Self = Self { ports: [[0; 2]; 2], length: [0; 2], check: 0, words: [0; WORDS] };
 }
 
 /// The length field of a heartbeat's UDP header.
@@ -67,13 +59,7 @@ fn udp<F: Frame>(frame: &F) -> Option<Udp> {
         return None;
     };
     let header = frame.get(transport)?;
-    Some(Udp {
-        network,
-        transport,
-        ipv6,
-        head,
-        header,
-    })
+    Some(Udp { network, transport, ipv6, head, header })
 }
 
 /// The link that an interface is; 0 when user space named none.
@@ -150,14 +136,7 @@ fn ingress<F: Frame>(frame: &F) -> F::Action {
     let changed = [datagram.words[1], datagram.words[8]];
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    let verdict = receive(
-        control,
-        counters,
-        arrival,
-        |node| PEER.get(node as u32),
-        &mut datagram.words,
-        now,
-    );
+    let verdict = receive(control, counters, arrival, |node| PEER.get(node as u32), &mut datagram.words, now);
     match verdict {
         Verdict::Pass => frame.pass(),
         Verdict::Consumed => frame.drop(),
@@ -171,12 +150,7 @@ fn ingress<F: Frame>(frame: &F) -> F::Action {
 /// Turns the packet around in place: addresses and ports change sides, so the IP checksum stands and the UDP checksum
 /// changes by the payload alone, of which `changed` were the two words that are others now.
 #[inline(always)]
-fn answer<F: Frame>(
-    frame: &F,
-    udp: &Udp,
-    datagram: &mut Datagram,
-    changed: [u64; 2],
-) -> Option<()> {
+fn answer<F: Frame>(frame: &F, udp: &Udp, datagram: &mut Datagram, changed: [u64; 2]) -> Option<()> {
     let done = if udp.ipv6 {
         let [from, to]: [[u32; 4]; 2] = frame.get(udp.network + 8)?;
         frame.put(udp.network + 8, &[to, from])
@@ -195,13 +169,7 @@ fn answer<F: Frame>(
 
 /// Fixes the UDP checksum after the payload changed; a packet without one stays without.
 #[inline(always)]
-fn fix<F: Frame>(
-    frame: &F,
-    udp: &Udp,
-    check: u16,
-    mut from: [u64; 2],
-    mut to: [u64; 2],
-) -> Option<()> {
+fn fix<F: Frame>(frame: &F, udp: &Udp, check: u16, mut from: [u64; 2], mut to: [u64; 2]) -> Option<()> {
     if check == 0 || frame.fix_checksum(udp.transport + 6, check, difference(&mut from, &mut to)) {
         Some(())
     } else {
@@ -244,18 +212,10 @@ fn sign(frame: &TcContext) -> Option<&'static Counters> {
     words[3] = unsafe { bpf_ktime_get_boot_ns() };
     let key = [control.key[0].load(), control.key[1].load()];
     words[8] = tag(key, &words);
-    if !frame.put(udp.transport + 8 + 24, &words[3])
-        || !frame.put(udp.transport + 8 + 64, &words[8])
-    {
+    if !frame.put(udp.transport + 8 + 24, &words[3]) || !frame.put(udp.transport + 8 + 64, &words[8]) {
         return None;
     }
-    fix(
-        frame,
-        &udp,
-        u16::from_ne_bytes(udp.header[3]),
-        [0, old_tag],
-        [words[3], words[8]],
-    )?;
+    fix(frame, &udp, u16::from_ne_bytes(udp.header[3]), [0, old_tag], [words[3], words[8]])?;
     COUNTERS.get(link(control, frame.ifindex()) as u32)
 }
 

@@ -6,8 +6,8 @@ use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_F_MARK_MANGLED_0, xdp_action},
     helpers::generated::{
-        bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes, bpf_skb_store_bytes,
-        bpf_xdp_load_bytes, bpf_xdp_store_bytes,
+        bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_xdp_load_bytes,
+        bpf_xdp_store_bytes,
     },
     programs::{TcContext, XdpContext},
 };
@@ -64,17 +64,8 @@ impl Frame for TcContext {
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: the helper writes the whole value or fails.
         unsafe {
-            let done = bpf_skb_load_bytes(
-                self.as_ptr(),
-                offset,
-                value.as_mut_ptr().cast(),
-                size_of::<T>() as u32,
-            );
-            if done == 0 {
-                Some(value.assume_init())
-            } else {
-                None
-            }
+            let done = bpf_skb_load_bytes(self.as_ptr(), offset, value.as_mut_ptr().cast(), size_of::<T>() as u32);
+            if done == 0 { Some(value.assume_init()) } else { None }
         }
     }
 
@@ -98,15 +89,7 @@ impl Frame for TcContext {
     #[inline(always)]
     fn put<T: Copy>(&self, offset: u32, value: &T) -> bool {
         // SAFETY: the helper reads the value alone and checks the packet's bounds.
-        unsafe {
-            bpf_skb_store_bytes(
-                self.skb.skb,
-                offset,
-                (value as *const T).cast(),
-                size_of::<T>() as u32,
-                0,
-            ) == 0
-        }
+        unsafe { bpf_skb_store_bytes(self.skb.skb, offset, (value as *const T).cast(), size_of::<T>() as u32, 0) == 0 }
     }
 
     #[inline(always)]
@@ -119,15 +102,7 @@ impl Frame for TcContext {
     fn fix_checksum(&self, offset: u32, _check: u16, difference: i64) -> bool {
         // The helper leaves checksums alone that the device is to fill in.
         // SAFETY: plain arguments.
-        unsafe {
-            bpf_l4_csum_replace(
-                self.skb.skb,
-                offset,
-                0,
-                difference as u64,
-                u64::from(BPF_F_MARK_MANGLED_0),
-            ) == 0
-        }
+        unsafe { bpf_l4_csum_replace(self.skb.skb, offset, 0, difference as u64, u64::from(BPF_F_MARK_MANGLED_0)) == 0 }
     }
 
     #[inline(always)]
@@ -155,17 +130,8 @@ impl Frame for XdpContext {
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: the helper writes the whole value or fails.
         unsafe {
-            let done = bpf_xdp_load_bytes(
-                self.ctx,
-                offset,
-                value.as_mut_ptr().cast(),
-                size_of::<T>() as u32,
-            );
-            if done == 0 {
-                Some(value.assume_init())
-            } else {
-                None
-            }
+            let done = bpf_xdp_load_bytes(self.ctx, offset, value.as_mut_ptr().cast(), size_of::<T>() as u32);
+            if done == 0 { Some(value.assume_init()) } else { None }
         }
     }
 
@@ -190,12 +156,7 @@ impl Frame for XdpContext {
     fn put<T: Copy>(&self, offset: u32, value: &T) -> bool {
         // SAFETY: the helper reads the value alone and checks the packet's bounds.
         unsafe {
-            bpf_xdp_store_bytes(
-                self.ctx,
-                offset,
-                (value as *const T).cast_mut().cast(),
-                size_of::<T>() as u32,
-            ) == 0
+            bpf_xdp_store_bytes(self.ctx, offset, (value as *const T).cast_mut().cast(), size_of::<T>() as u32) == 0
         }
     }
 

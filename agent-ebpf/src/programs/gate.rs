@@ -3,9 +3,7 @@
 //! At ingress a packet *to* a VIP is held, and a question for it; at egress a packet *from* a VIP, and an answer or
 //! announcement of it. Packets of VIPs that this gate does not know pass untouched.
 
-use aya_ebpf::{
-    helpers::generated::bpf_ktime_get_boot_ns, macros::classifier, programs::TcContext,
-};
+use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, macros::classifier, programs::TcContext};
 use baton_ebpf::layout::{GateGroup, Tenure, TenureKey, gate_epoch, gate_open, vip_bit};
 
 use super::{
@@ -43,21 +41,12 @@ struct Found {
     counts: bool,
 }
 
-const NOTHING: Found = Found {
-    slot: NO_SLOT,
-    neighbour: false,
-    counts: false,
-};
+const NOTHING: Found = Found { slot: NO_SLOT, neighbour: false, counts: false };
 
 /// An IPv4 address as the VIP map has it.
 #[inline(always)]
 pub fn mapped(address: [u8; 4]) -> Address {
-    [
-        0,
-        0,
-        u32::from_ne_bytes([0, 0, 0xff, 0xff]),
-        u32::from_ne_bytes(address),
-    ]
+    [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), u32::from_ne_bytes(address)]
 }
 
 #[inline(always)]
@@ -95,11 +84,7 @@ fn gate(frame: &TcContext, side: Side) -> i32 {
         let mut address = [0; 4];
         match neighbour::arp(frame, network, ingress, &mut address) {
             Claim::None => NOTHING,
-            claim => Found {
-                slot: slot(&address),
-                neighbour: true,
-                counts: claim == Claim::Answer,
-            },
+            claim => Found { slot: slot(&address), neighbour: true, counts: claim == Claim::Answer },
         }
     } else {
         NOTHING
@@ -138,22 +123,13 @@ fn foreign(frame: &TcContext, ingress: bool) -> bool {
 #[inline(always)]
 fn ipv4(frame: &TcContext, network: u32, head: &Head, ingress: bool) -> Found {
     let at = if ingress { 16 } else { 12 };
-    let slot = slot(&mapped([
-        head.ip[at],
-        head.ip[at + 1],
-        head.ip[at + 2],
-        head.ip[at + 3],
-    ]));
+    let slot = slot(&mapped([head.ip[at], head.ip[at + 1], head.ip[at + 2], head.ip[at + 3]]));
     if slot == NO_SLOT {
         return NOTHING;
     }
     let later = u16::from_be_bytes([head.ip[6], head.ip[7]]) & 0x1fff != 0;
     let transport = network + u32::from(head.ip[0] & 0x0f) * 4;
-    Found {
-        slot,
-        neighbour: false,
-        counts: !later && opens_flow(frame, head.ip[9], transport),
-    }
+    Found { slot, neighbour: false, counts: !later && opens_flow(frame, head.ip[9], transport) }
 }
 
 /// IPv6: by address, and ND by its target. ND may hide behind extension headers, so they are walked.
@@ -186,11 +162,7 @@ fn ipv6(frame: &TcContext, network: u32, next: u8, ingress: bool) -> Found {
     if known == NO_SLOT {
         return NOTHING;
     }
-    Found {
-        slot: known,
-        neighbour: false,
-        counts: !later && opens_flow(frame, protocol, transport),
-    }
+    Found { slot: known, neighbour: false, counts: !later && opens_flow(frame, protocol, transport) }
 }
 
 /// Walks the extension headers (RFC 8200): the last protocol, where it begins, and whether this is a later fragment.
@@ -261,10 +233,7 @@ fn decide(frame: &TcContext, side: Side, found: Found) -> i32 {
     }
     // Answers count as they leave, flows as they come.
     if found.counts && found.neighbour != (side == Side::FrontIngress) {
-        let key = TenureKey {
-            slot: u64::from(found.slot),
-            epoch: gate_epoch(word),
-        };
+        let key = TenureKey { slot: u64::from(found.slot), epoch: gate_epoch(word) };
         record(&key, found.neighbour, now);
     }
     frame.pass()

@@ -5,9 +5,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap},
 };
 use baton_ebpf::{
-    layout::{
-        Control, Counters, GateGroup, PEERS, Peer, SLOTS, TENURES_MAX, Tenure, TenureKey, VIPS_MAX,
-    },
+    layout::{Control, Counters, GateGroup, PEERS, Peer, SLOTS, TENURES_MAX, Tenure, TenureKey, VIPS_MAX},
     wire::LINKS_MAX,
 };
 
@@ -36,5 +34,4 @@ pub static VIPS: HashMap<[u32; 4], u32> = HashMap::with_max_entries(VIPS_MAX as 
 
 /// What the gate let through, by group and epoch.
 #[map]
-pub static TENURES: LruHashMap<TenureKey, Tenure> =
-    LruHashMap::with_max_entries(TENURES_MAX as u32, 0);
+pub static TENURES: LruHashMap<TenureKey, Tenure> = LruHashMap::with_max_entries(TENURES_MAX as u32, 0);

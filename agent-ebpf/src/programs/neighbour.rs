@@ -49,30 +49,16 @@ pub fn arp(frame: &TcContext, network: u32, ingress: bool, address: &mut Address
     let announces = arp.sender == arp.target;
     if ingress {
         *address = mapped(arp.target);
-        return if announces {
-            Claim::None
-        } else {
-            Claim::Question
-        };
+        return if announces { Claim::None } else { Claim::Question };
     }
     *address = mapped(arp.sender);
-    if announces || arp.operation == [0, 2] {
-        Claim::Answer
-    } else {
-        Claim::Question
-    }
+    if announces || arp.operation == [0, 2] { Claim::Answer } else { Claim::Question }
 }
 
 /// What a neighbour discovery packet does, and in `target` about which address. Ingress: solicitations are held.
 /// Egress: advertisements, and solicitations from :: (duplicate address detection claims the address).
 #[inline(always)]
-pub fn discovery(
-    frame: &TcContext,
-    transport: u32,
-    ingress: bool,
-    source: &Address,
-    target: &mut Address,
-) -> Claim {
+pub fn discovery(frame: &TcContext, transport: u32, ingress: bool, source: &Address, target: &mut Address) -> Claim {
     let Some(kind) = frame.get::<u8>(transport) else {
         return Claim::None;
     };
@@ -81,20 +67,12 @@ pub fn discovery(
         return Claim::None;
     }
     let unspecified = *source == [0; 4];
-    let held = if ingress {
-        !advertisement
-    } else {
-        advertisement || unspecified
-    };
+    let held = if ingress { !advertisement } else { advertisement || unspecified };
     if !held {
         return Claim::None;
     }
     if !frame.fill(transport + 8, target) {
         return Claim::None;
     }
-    if advertisement {
-        Claim::Answer
-    } else {
-        Claim::Question
-    }
+    if advertisement { Claim::Answer } else { Claim::Question }
 }

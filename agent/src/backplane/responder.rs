@@ -33,11 +33,7 @@ impl Responder {
     ///
     /// # Errors
     /// A link number beyond the table, a socket that cannot be duplicated, a thread or priority that cannot be had.
-    pub fn start(
-        tables: Arc<Tables>,
-        sockets: &[(usize, &UdpSocket)],
-        priority: Option<i32>,
-    ) -> io::Result<Self> {
+    pub fn start(tables: Arc<Tables>, sockets: &[(usize, &UdpSocket)], priority: Option<i32>) -> io::Result<Self> {
         let mut owned = Vec::with_capacity(sockets.len());
         for (link, socket) in sockets {
             if *link >= LINKS_MAX {
@@ -54,20 +50,14 @@ impl Responder {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (thread_stop, thread_wake) = (Arc::clone(&stop), wake.try_clone()?);
         let (ready, started) = std::sync::mpsc::sync_channel(1);
-        let thread = thread::Builder::new()
-            .name("responder".into())
-            .spawn(move || {
-                let scheduled = priority.map_or(Ok(()), realtime);
-                let go = scheduled.is_ok();
-                if ready.send(scheduled).is_ok() && go {
-                    serve(&tables, &owned, &thread_stop, &thread_wake);
-                }
-            })?;
-        let responder = Self {
-            stop,
-            wake,
-            thread: Some(thread),
-        };
+        let thread = thread::Builder::new().name("responder".into()).spawn(move || {
+            let scheduled = priority.map_or(Ok(()), realtime);
+            let go = scheduled.is_ok();
+            if ready.send(scheduled).is_ok() && go {
+                serve(&tables, &owned, &thread_stop, &thread_wake);
+            }
+        })?;
+        let responder = Self { stop, wake, thread: Some(thread) };
         started.recv().map_err(io::Error::other)??;
         Ok(responder)
     }
@@ -89,9 +79,7 @@ impl Drop for Responder {
 
 /// Runs the calling thread under SCHED_FIFO.
 fn realtime(priority: i32) -> io::Result<()> {
-    let parameters = libc::sched_param {
-        sched_priority: priority,
-    };
+    let parameters = libc::sched_param { sched_priority: priority };
     // SAFETY: 0 is the calling thread; the structure outlives the call.
     match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) } {
         0 => Ok(()),
@@ -101,10 +89,7 @@ fn realtime(priority: i32) -> io::Result<()> {
 
 fn serve(tables: &Tables, sockets: &[(usize, UdpSocket)], stop: &AtomicBool, wake: &OwnedFd) {
     while !stop.load(Ordering::Acquire) {
-        let mut waited: Vec<_> = sockets
-            .iter()
-            .map(|(_, socket)| PollFd::new(socket, PollFlags::IN))
-            .collect();
+        let mut waited: Vec<_> = sockets.iter().map(|(_, socket)| PollFd::new(socket, PollFlags::IN)).collect();
         waited.push(PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN));
         match poll(&mut waited, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}

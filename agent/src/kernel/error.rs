@@ -13,12 +13,19 @@ pub enum KernelError {
     #[error("the kernel side cannot be set up: {0}")]
     Config(String),
     /// The clock that the lease lives on is shifted.
-    #[error(
-        "this process is in a time namespace with a boot-clock offset of {offset}: start the agent outside of it"
-    )]
+    #[error("this process is in a time namespace with a boot-clock offset of {offset}: start the agent outside of it")]
     TimeNamespace {
         /// The offset as /proc/self/timens_offsets shows it.
         offset: String,
+    },
+    /// A device cannot be looked at.
+    #[error("device {device} cannot be looked at: is it in this network namespace?")]
+    Device {
+        /// The device.
+        device: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
     },
     /// No bpffs where one should be.
     #[error(
@@ -80,9 +87,7 @@ pub enum KernelError {
         source: Box<MapError>,
     },
     /// A pinned map has another shape than this agent's.
-    #[error(
-        "BPF map {map} has rows of {found} bytes where this agent has {expected}: remove its folder on bpffs"
-    )]
+    #[error("BPF map {map} has rows of {found} bytes where this agent has {expected}: remove its folder on bpffs")]
     Shape {
         /// The map.
         map: &'static str,
@@ -113,8 +118,5 @@ pub enum KernelError {
 
 /// Gives an aya map error its map's name.
 pub(super) fn map_error(map: &'static str) -> impl FnOnce(MapError) -> KernelError {
-    move |source| KernelError::Map {
-        map,
-        source: Box::new(source),
-    }
+    move |source| KernelError::Map { map, source: Box::new(source) }
 }

@@ -41,9 +41,7 @@ impl Tenures {
     /// The map pinned in a node's folder.
     pub(super) fn pinned(folder: &Path) -> Result<Self, KernelError> {
         let data = MapData::from_pin(folder.join(TENURES)).map_err(map_error(TENURES))?;
-        Ok(Self(
-            HashMap::try_from(Map::LruHashMap(data)).map_err(map_error(TENURES))?,
-        ))
+        Ok(Self(HashMap::try_from(Map::LruHashMap(data)).map_err(map_error(TENURES))?))
     }
 
     /// Every tenure that is remembered.
@@ -74,44 +72,22 @@ impl GateMaps {
         let mut map = |name| ebpf.take_map(name).ok_or(KernelError::Missing(name));
         let vips = HashMap::try_from(map(VIPS)?).map_err(map_error(VIPS))?;
         let tenures = HashMap::try_from(map(TENURES)?).map_err(map_error(TENURES))?;
-        Ok(Self {
-            vips,
-            tenures: Tenures(tenures),
-        })
+        Ok(Self { vips, tenures: Tenures(tenures) })
     }
 
     /// Makes the map hold exactly these.
-    pub(super) fn set_vips(
-        &mut self,
-        tables: &Tables,
-        vips: &[(IpAddr, u32)],
-    ) -> Result<(), KernelError> {
-        let wanted: BTreeMap<_, _> = vips
-            .iter()
-            .map(|(address, slot)| (key(*address), *slot))
-            .collect();
+    pub(super) fn set_vips(&mut self, tables: &Tables, vips: &[(IpAddr, u32)]) -> Result<(), KernelError> {
+        let wanted: BTreeMap<_, _> = vips.iter().map(|(address, slot)| (key(*address), *slot)).collect();
         if wanted.len() > VIPS_MAX {
-            return Err(KernelError::Config(format!(
-                "{} VIPs are more than {VIPS_MAX}",
-                wanted.len()
-            )));
+            return Err(KernelError::Config(format!("{} VIPs are more than {VIPS_MAX}", wanted.len())));
         }
-        let known: Vec<_> = self
-            .vips
-            .keys()
-            .collect::<Result<_, _>>()
-            .map_err(map_error(VIPS))?;
+        let known: Vec<_> = self.vips.keys().collect::<Result<_, _>>().map_err(map_error(VIPS))?;
         // A bit is set before its VIP is there, and cleared after it has gone.
         tables.filter_vips(known.iter().chain(wanted.keys()));
         for (address, slot) in &wanted {
-            self.vips
-                .insert(address, slot, 0)
-                .map_err(map_error(VIPS))?;
+            self.vips.insert(address, slot, 0).map_err(map_error(VIPS))?;
         }
-        for address in known
-            .iter()
-            .filter(|address| !wanted.contains_key(*address))
-        {
+        for address in known.iter().filter(|address| !wanted.contains_key(*address)) {
             self.vips.remove(address).map_err(map_error(VIPS))?;
         }
         tables.filter_vips(wanted.keys());

@@ -11,7 +11,7 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
+        LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType, XdpMode,
         links::{FdLink, LinkError, PinnedLink},
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
     },
@@ -19,10 +19,9 @@ use aya::{
 };
 
 use super::{
-    Device, bpffs,
+    Device, bpffs, device,
     error::KernelError,
     object::{self, BEAT_XDP},
-    xdp,
 };
 
 /// How tc programs are chained on a device.
@@ -37,8 +36,7 @@ pub enum Chain {
 
 impl Chain {
     fn tcx(self) -> bool {
-        self == Self::Auto
-            && KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+        self == Self::Auto && KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
     }
 }
 
@@ -94,19 +92,12 @@ impl Attacher<'_> {
         let pin = self.pin(program, device);
         let classifier = object::classifier(self.ebpf, program)?;
         let error = attach_error(program, device);
-        let mechanism = if self.chain.tcx() {
-            Mechanism::Tcx
-        } else {
-            Mechanism::Clsact
-        };
+        let mechanism = if self.chain.tcx() { Mechanism::Tcx } else { Mechanism::Clsact };
         match mechanism {
             Mechanism::Tcx => tcx(classifier, device, direction, &pin).map_err(error)?,
             _ => clsact(classifier, device, direction, program).map_err(error)?,
         }
-        let program_id = classifier
-            .info()
-            .map_err(object::program_error(program))?
-            .id();
+        let program_id = classifier.info().map_err(object::program_error(program))?.id();
         self.hooks.push(Hook {
             program,
             device: device.clone(),
@@ -127,7 +118,7 @@ impl Attacher<'_> {
             if let Some(old) = pinned(&pin) {
                 if let Ok(link) = old.try_into()
                     && let Ok(id) = program.attach_to_link(link)
-                    && xdp::program(device.ifindex)? == Some(program.info()?.id())
+                    && device::look(device.ifindex)?.xdp == Some(program.info()?.id())
                 {
                     return keep(owned(program.take_link(id)?)?, &pin);
                 }
@@ -137,10 +128,7 @@ impl Attacher<'_> {
             keep(owned(program.take_link(id)?)?, &pin)
         })();
         attached.map_err(error)?;
-        let program_id = program
-            .info()
-            .map_err(object::program_error(BEAT_XDP))?
-            .id();
+        let program_id = program.info().map_err(object::program_error(BEAT_XDP))?.id();
         self.hooks.push(Hook {
             program: BEAT_XDP,
             device: device.clone(),
@@ -154,11 +142,7 @@ impl Attacher<'_> {
 
     /// Removes the links of devices and programs that are no longer configured.
     pub(super) fn remove_stale(&self) -> Result<(), KernelError> {
-        let wanted: Vec<_> = self
-            .hooks
-            .iter()
-            .map(|hook| link_name(hook.program, &hook.device))
-            .collect();
+        let wanted: Vec<_> = self.hooks.iter().map(|hook| link_name(hook.program, &hook.device)).collect();
         for name in bpffs::names(self.folder)? {
             if name.starts_with(LINK_PREFIX) && !wanted.contains(&name) {
                 bpffs::remove(&self.folder.join(name))?;
@@ -179,16 +163,9 @@ fn link_name(program: &str, device: &Device) -> String {
     format!("{LINK_PREFIX}{program}_{}", device.ifindex)
 }
 
-fn attach_error(
-    program: &'static str,
-    device: &Device,
-) -> impl FnOnce(ProgramError) -> KernelError + use<> {
+fn attach_error(program: &'static str, device: &Device) -> impl FnOnce(ProgramError) -> KernelError + use<> {
     let device = device.name.clone();
-    move |source| KernelError::Attach {
-        program,
-        device,
-        source: Box::new(source),
-    }
+    move |source| KernelError::Attach { program, device, source: Box::new(source) }
 }
 
 fn tcx(
@@ -213,10 +190,24 @@ fn tcx(
     keep(owned(program.take_link(id)?)?, pin)
 }
 
-/// Where a program stands in a device's TCX chain, from 0; `None` when it is not there.
+/// How many programs of others run before ours in a device's TCX chain; `None` when ours is not there.
 fn position(device: &Device, direction: TcAttachType, program: u32) -> Option<usize> {
     let (_, programs) = SchedClassifier::query_tcx(&device.name, direction).ok()?;
-    programs.iter().position(|known| known.id() == program)
+    let ours = programs.iter().position(|known| known.id() == program)?;
+    // A device that is front and backplane at once has several of ours, in any order.
+    let foreign = |known: &&ProgramInfo| !known.name_as_str().is_some_and(|name| object::CLASSIFIERS.contains(&name));
+    Some(programs[..ours].iter().filter(foreign).count())
+}
+
+/// Removes the clsact filters of any agent from a device; that there are none is no error.
+pub(super) fn remove_filters(device: &Device) {
+    for program in object::CLASSIFIERS {
+        for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
+            if let Err(error) = tc::qdisc_detach_program(&device.name, direction, program) {
+                tracing::trace!(device = device.name, program, %error, "no filter to remove");
+            }
+        }
+    }
 }
 
 fn clsact(
@@ -229,28 +220,14 @@ fn clsact(
     if let Err(error) = tc::qdisc_add_clsact(&device.name) {
         tracing::debug!(device = device.name, %error, "clsact not added");
     }
-    let known = SchedClassifierLink::attached(
-        &device.name,
-        direction,
-        CLSACT_PRIORITY,
-        CLSACT_HANDLE,
-        None,
-    )
-    .map_err(|error| ProgramError::TcError(error.into()))?;
+    let known = SchedClassifierLink::attached(&device.name, direction, CLSACT_PRIORITY, CLSACT_HANDLE, None)
+        .map_err(|error| ProgramError::TcError(error.into()))?;
     let id = match program.attach_to_link(known) {
         Ok(id) => id,
         Err(error) => {
             tracing::debug!(device = device.name, program = name, %error, "no filter to replace");
-            let options = NlOptions {
-                priority: CLSACT_PRIORITY,
-                handle: CLSACT_HANDLE,
-                classid: None,
-            };
-            program.attach_with_options(
-                &device.name,
-                direction,
-                TcAttachOptions::Netlink(options),
-            )?
+            let options = NlOptions { priority: CLSACT_PRIORITY, handle: CLSACT_HANDLE, classid: None };
+            program.attach_with_options(&device.name, direction, TcAttachOptions::Netlink(options))?
         }
     };
     // The filter is to outlive this process; dropping the handle would remove it.
@@ -259,16 +236,12 @@ fn clsact(
 }
 
 fn pinned(pin: &Path) -> Option<FdLink> {
-    pin.exists()
-        .then(|| PinnedLink::from_pin(pin).ok())
-        .flatten()
-        .map(FdLink::from)
+    pin.exists().then(|| PinnedLink::from_pin(pin).ok()).flatten().map(FdLink::from)
 }
 
 /// A link of a program as one by file descriptor; older kernels' XDP has none.
 fn owned(link: impl TryInto<FdLink, Error = LinkError>) -> Result<FdLink, ProgramError> {
-    link.try_into()
-        .map_err(|error| ProgramError::IOError(io::Error::other(error)))
+    link.try_into().map_err(|error| ProgramError::IOError(io::Error::other(error)))
 }
 
 /// Pins a link; one that was adopted is pinned already.
@@ -276,9 +249,7 @@ fn keep(link: FdLink, pin: &Path) -> Result<(), ProgramError> {
     if pin.exists() {
         return Ok(());
     }
-    link.pin(pin)
-        .map(drop)
-        .map_err(|error| ProgramError::IOError(io::Error::other(error)))
+    link.pin(pin).map(drop).map_err(|error| ProgramError::IOError(io::Error::other(error)))
 }
 
 fn forget(pin: &Path) -> Result<(), ProgramError> {
@@ -286,13 +257,11 @@ fn forget(pin: &Path) -> Result<(), ProgramError> {
 }
 
 impl Hook {
-    /// Whether the program is the first in its chain now; `None` for what has no chain to ask about (clsact, XDP).
+    /// Whether no program of others runs before this one in its chain; `None` for what has no chain to ask about (clsact, XDP).
     /// To be called in the agent's network namespace.
     pub fn is_first(&self) -> Option<bool> {
         match (self.mechanism, self.direction) {
-            (Mechanism::Tcx, Some(direction)) => {
-                Some(position(&self.device, direction, self.program_id) == Some(0))
-            }
+            (Mechanism::Tcx, Some(direction)) => Some(position(&self.device, direction, self.program_id) == Some(0)),
             _ => None,
         }
     }

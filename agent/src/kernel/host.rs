@@ -20,10 +20,7 @@ pub(super) fn refuse_time_namespace() -> Result<(), KernelError> {
 fn boot_offset(offsets: &str) -> Option<String> {
     let line = offsets.lines().find(|line| line.starts_with("boottime"))?;
     let offset: Vec<_> = line.split_whitespace().skip(1).collect();
-    offset
-        .iter()
-        .any(|part| *part != "0")
-        .then(|| offset.join(" s, ") + " ns")
+    offset.iter().any(|part| *part != "0").then(|| offset.join(" s, ") + " ns")
 }
 
 /// Waits until every program that was running has ended: membarrier(2)'s global command is a wait for RCU readers.
@@ -45,10 +42,7 @@ mod tests {
     #[test]
     fn only_a_boot_offset_counts() {
         assert_eq!(boot_offset("monotonic 5 0\nboottime 0 0\n"), None);
-        assert_eq!(
-            boot_offset("monotonic  0 0\nboottime   -3 1\n").as_deref(),
-            Some("-3 s, 1 ns")
-        );
+        assert_eq!(boot_offset("monotonic  0 0\nboottime   -3 1\n").as_deref(), Some("-3 s, 1 ns"));
         assert_eq!(boot_offset(""), None);
     }
 }

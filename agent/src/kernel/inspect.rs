@@ -45,15 +45,8 @@ impl Inspector {
     /// A map that is not there, or has another layout.
     pub fn open(folder: &Path) -> Result<Self, KernelError> {
         let version = bpffs::version_folder(folder);
-        let folder = if version.is_dir() {
-            version.as_path()
-        } else {
-            folder
-        };
-        Ok(Self {
-            tables: object::pinned_tables(folder)?,
-            tenures: Tenures::pinned(folder)?,
-        })
+        let folder = if version.is_dir() { version.as_path() } else { folder };
+        Ok(Self { tables: object::pinned_tables(folder)?, tenures: Tenures::pinned(folder)? })
     }
 
     /// Opens the tables of a node by its names, as [`super::KernelConfig`] has them.

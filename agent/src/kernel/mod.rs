@@ -7,6 +7,7 @@
 //! ```
 
 mod bpffs;
+mod device;
 mod error;
 mod gate;
 mod hooks;
@@ -17,7 +18,6 @@ mod region;
 pub mod run;
 mod tables;
 mod view;
-mod xdp;
 
 use std::{
     io,
@@ -128,6 +128,9 @@ struct Bpf {
 pub fn attach(config: &KernelConfig) -> Result<Kernel, KernelError> {
     check(config)?;
     host::refuse_time_namespace()?;
+    for device in config.fronts.iter().chain(&config.others).chain(config.links.iter().map(|link| &link.device)) {
+        refuse_other_than_ethernet(device)?;
+    }
     bpffs::ensure(&config.bpffs)?;
     let node = bpffs::node_folder(&config.bpffs, &config.cluster, &config.node);
     let folder = bpffs::version_folder(&node);
@@ -141,12 +144,7 @@ pub fn attach(config: &KernelConfig) -> Result<Kernel, KernelError> {
     tables.forget_lease();
     tables.configure(config);
 
-    let mut attacher = Attacher {
-        ebpf: &mut ebpf,
-        folder: &folder,
-        chain: config.chain,
-        hooks: Vec::new(),
-    };
+    let mut attacher = Attacher { ebpf: &mut ebpf, folder: &folder, chain: config.chain, hooks: Vec::new() };
     attach_all(&mut attacher, config)?;
     attacher.remove_stale()?;
     let hooks = attacher.hooks;
@@ -156,14 +154,7 @@ pub fn attach(config: &KernelConfig) -> Result<Kernel, KernelError> {
     bpffs::remove_other_versions(&node)?;
     let maps = GateMaps::take(&mut ebpf)?;
     tables.publish(config);
-    Ok(Kernel {
-        tables: Arc::new(tables),
-        bpf: Some(Bpf {
-            maps: Mutex::new(maps),
-            hooks,
-            folder: node,
-        }),
-    })
+    Ok(Kernel { tables: Arc::new(tables), bpf: Some(Bpf { maps: Mutex::new(maps), hooks, folder: node }) })
 }
 
 /// The same tables without BPF: the agent stamps, checks and answers by itself, and no gate is enforced.
@@ -173,14 +164,27 @@ pub fn attach(config: &KernelConfig) -> Result<Kernel, KernelError> {
 pub fn in_memory(config: &KernelConfig) -> Result<Kernel, KernelError> {
     check(config)?;
     host::refuse_time_namespace()?;
+    remove_leftovers(config);
     let tables = Tables::in_memory()?;
     tables.quiesce();
     tables.configure(config);
     tables.publish(config);
-    Ok(Kernel {
-        tables: Arc::new(tables),
-        bpf: None,
-    })
+    Ok(Kernel { tables: Arc::new(tables), bpf: None })
+}
+
+/// What an earlier agent, or an attachment that failed halfway, left in the kernel would take the heartbeats away before
+/// user space sees them. What cannot be removed is warned of: without BPF there is most often nothing.
+fn remove_leftovers(config: &KernelConfig) {
+    let node = bpffs::node_folder(&config.bpffs, &config.cluster, &config.node);
+    if node.exists()
+        && let Err(error) = bpffs::remove(&node)
+    {
+        tracing::warn!(error = text(&error), "programs of an earlier agent are left in the kernel");
+    }
+    let links = config.links.iter().map(|link| &link.device);
+    for device in config.fronts.iter().chain(&config.others).chain(links) {
+        hooks::remove_filters(device);
+    }
 }
 
 fn attach_all(attacher: &mut Attacher<'_>, config: &KernelConfig) -> Result<(), KernelError> {
@@ -206,6 +210,18 @@ fn attach_all(attacher: &mut Attacher<'_>, config: &KernelConfig) -> Result<(), 
     Ok(())
 }
 
+fn refuse_other_than_ethernet(device: &Device) -> Result<(), KernelError> {
+    let seen =
+        device::look(device.ifindex).map_err(|source| KernelError::Device { device: device.name.clone(), source })?;
+    if seen.ethernet {
+        return Ok(());
+    }
+    Err(KernelError::Config(format!(
+        "{} is no Ethernet device: backplane links and gated devices must be",
+        device.name
+    )))
+}
+
 /// An error with its causes, in one line.
 fn text(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -220,35 +236,19 @@ fn text(error: &dyn std::error::Error) -> String {
 fn check(config: &KernelConfig) -> Result<(), KernelError> {
     let wrong = |text: String| Err(KernelError::Config(text));
     if config.incarnation == 0 || config.incarnation > INCARNATION_MAX {
-        return wrong(format!(
-            "incarnation {} is not between 1 and {INCARNATION_MAX}",
-            config.incarnation
-        ));
+        return wrong(format!("incarnation {} is not between 1 and {INCARNATION_MAX}", config.incarnation));
     }
-    if let Some(voter) = config
-        .voters
-        .iter()
-        .find(|voter| voter.0 == 0 || voter.0 > VoterId::MAX)
-    {
-        return wrong(format!(
-            "voter {voter} is not between 1 and {}",
-            VoterId::MAX
-        ));
+    if let Some(voter) = config.voters.iter().find(|voter| voter.0 == 0 || voter.0 > VoterId::MAX) {
+        return wrong(format!("voter {voter} is not between 1 and {}", VoterId::MAX));
     }
     if (1..config.voters.len()).any(|end| config.voters[..end].contains(&config.voters[end])) {
         return wrong("a voter is named twice".into());
     }
     if !config.voters.contains(&config.me) {
-        return wrong(format!(
-            "voter {} is this machine, but not among the voters",
-            config.me
-        ));
+        return wrong(format!("voter {} is this machine, but not among the voters", config.me));
     }
     if config.links.len() > LINKS_MAX {
-        return wrong(format!(
-            "{} backplane links are more than {LINKS_MAX}",
-            config.links.len()
-        ));
+        return wrong(format!("{} backplane links are more than {LINKS_MAX}", config.links.len()));
     }
     if config.port == 0 || config.lease_ns == 0 {
         return wrong("the heartbeat port and the lease must not be 0".into());
@@ -301,12 +301,8 @@ impl Kernel {
     /// A front that does not exist any more, or netlink that cannot be used.
     pub fn bypasses(&self) -> io::Result<Vec<(Device, u32)>> {
         let mut found = Vec::new();
-        for hook in self
-            .hooks()
-            .iter()
-            .filter(|hook| hook.program == GATE_INGRESS)
-        {
-            if let Some(program) = xdp::program(hook.device.ifindex)?
+        for hook in self.hooks().iter().filter(|hook| hook.program == GATE_INGRESS) {
+            if let Some(program) = device::look(hook.device.ifindex)?.xdp
                 && !self.hooks().iter().any(|own| own.program_id == program)
             {
                 found.push((hook.device.clone(), program));

@@ -33,13 +33,7 @@ pub const GATE_EGRESS: &str = "gate_egress";
 pub const GATE_OTHER: &str = "gate_other";
 
 /// The tc programs.
-pub(super) const CLASSIFIERS: [&str; 5] = [
-    BEAT_INGRESS,
-    BEAT_EGRESS,
-    GATE_INGRESS,
-    GATE_EGRESS,
-    GATE_OTHER,
-];
+pub(super) const CLASSIFIERS: [&str; 5] = [BEAT_INGRESS, BEAT_EGRESS, GATE_INGRESS, GATE_EGRESS, GATE_OTHER];
 
 /// Names of the maps in the object and in the node's folder on bpffs.
 pub(super) const CONTROL: &str = "CONTROL";
@@ -60,33 +54,21 @@ pub(super) fn load(folder: Option<&Path>) -> Result<Ebpf, KernelError> {
             loader.map_pin_path(map, folder.join(map));
         }
     }
-    let mut ebpf = loader
-        .load(OBJECT)
-        .map_err(|source| KernelError::Load(Box::new(source)))?;
+    let mut ebpf = loader.load(OBJECT).map_err(|source| KernelError::Load(Box::new(source)))?;
     for name in CLASSIFIERS {
-        classifier(&mut ebpf, name)?
-            .load()
-            .map_err(program_error(name))?;
+        classifier(&mut ebpf, name)?.load().map_err(program_error(name))?;
     }
-    xdp(&mut ebpf, BEAT_XDP)?
-        .load()
-        .map_err(program_error(BEAT_XDP))?;
+    xdp(&mut ebpf, BEAT_XDP)?.load().map_err(program_error(BEAT_XDP))?;
     Ok(ebpf)
 }
 
 /// Names the program in an error.
 pub(super) fn program_error(program: &'static str) -> impl FnOnce(ProgramError) -> KernelError {
-    move |source| KernelError::Program {
-        program,
-        source: Box::new(source),
-    }
+    move |source| KernelError::Program { program, source: Box::new(source) }
 }
 
 /// A tc program of the object.
-pub(super) fn classifier<'a>(
-    ebpf: &'a mut Ebpf,
-    name: &'static str,
-) -> Result<&'a mut SchedClassifier, KernelError> {
+pub(super) fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, KernelError> {
     let program = ebpf.program_mut(name).ok_or(KernelError::Missing(name))?;
     program.try_into().map_err(program_error(name))
 }
@@ -125,39 +107,20 @@ pub(super) fn pinned_tables(folder: &Path) -> Result<Tables, KernelError> {
 }
 
 /// Checks the shape as the kernel has it (aya takes a pinned map unseen), then maps the rows.
-fn region<T: Row>(
-    map: &MapData,
-    name: &'static str,
-    rows: usize,
-    writable: bool,
-) -> Result<Region<T>, KernelError> {
+fn region<T: Row>(map: &MapData, name: &'static str, rows: usize, writable: bool) -> Result<Region<T>, KernelError> {
     let info = map.info().map_err(map_error(name))?;
     let expected = size_of::<T>();
     let found = info.value_size() as usize;
     if found != expected || info.max_entries() as usize != rows {
-        return Err(KernelError::Shape {
-            map: name,
-            found,
-            expected,
-        });
+        return Err(KernelError::Shape { map: name, found, expected });
     }
-    Region::of_map(map.fd().as_fd(), rows, writable).map_err(|source| KernelError::Memory {
-        table: name,
-        source,
-    })
+    Region::of_map(map.fd().as_fd(), rows, writable).map_err(|source| KernelError::Memory { table: name, source })
 }
 
 /// Pins a program by its name, over the one of an earlier agent: for inspection and for BPF_PROG_TEST_RUN.
-pub(super) fn pin_program(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    folder: &Path,
-) -> Result<(), KernelError> {
+pub(super) fn pin_program(ebpf: &mut Ebpf, name: &'static str, folder: &Path) -> Result<(), KernelError> {
     let path = folder.join(name);
     bpffs::remove(&path)?;
     let program = ebpf.program_mut(name).ok_or(KernelError::Missing(name))?;
-    program.pin(&path).map_err(|source| KernelError::Pinning {
-        path,
-        source: Box::new(source),
-    })
+    program.pin(&path).map_err(|source| KernelError::Pinning { path, source: Box::new(source) })
 }

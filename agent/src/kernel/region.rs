@@ -37,23 +37,10 @@ unsafe impl<T: Row> Sync for Region<T> {}
 impl<T: Row> Region<T> {
     /// Maps a BPF array map (`BPF_F_MMAPABLE`) of `rows` rows.
     pub(super) fn of_map(map: BorrowedFd<'_>, rows: usize, writable: bool) -> io::Result<Self> {
-        let access = if writable {
-            ProtFlags::READ | ProtFlags::WRITE
-        } else {
-            ProtFlags::READ
-        };
+        let access = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         let bytes = Self::bytes(rows);
         // SAFETY: a fresh mapping at an address of the kernel's choice.
-        let start = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                bytes,
-                access,
-                MapFlags::SHARED,
-                map,
-                0,
-            )
-        }?;
+        let start = unsafe { mmap(std::ptr::null_mut(), bytes, access, MapFlags::SHARED, map, 0) }?;
         Self::new(start, rows, bytes)
     }
 
@@ -62,20 +49,13 @@ impl<T: Row> Region<T> {
         let bytes = Self::bytes(rows);
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a fresh mapping at an address of the kernel's choice.
-        let start =
-            unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, access, MapFlags::PRIVATE) }?;
+        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, access, MapFlags::PRIVATE) }?;
         Self::new(start, rows, bytes)
     }
 
     fn new(start: *mut std::ffi::c_void, rows: usize, bytes: usize) -> io::Result<Self> {
-        let start =
-            NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
-        Ok(Self {
-            start,
-            rows,
-            bytes,
-            rows_type: PhantomData,
-        })
+        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
+        Ok(Self { start, rows, bytes, rows_type: PhantomData })
     }
 
     fn bytes(rows: usize) -> usize {

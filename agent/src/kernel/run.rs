@@ -17,9 +17,7 @@ use super::{
 };
 use crate::cluster::ids::Epoch;
 
-pub use super::object::{
-    BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, GATE_EGRESS, GATE_INGRESS, GATE_OTHER,
-};
+pub use super::object::{BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, GATE_EGRESS, GATE_INGRESS, GATE_OTHER};
 
 /// What tc programs return to let the next one decide.
 pub const TC_NEXT: u32 = u32::MAX;
@@ -69,11 +67,7 @@ impl Programs {
         tables.quiesce();
         tables.configure(config);
         tables.publish(config);
-        Ok(Self {
-            ebpf,
-            maps,
-            tables: Arc::new(tables),
-        })
+        Ok(Self { ebpf, maps, tables: Arc::new(tables) })
     }
 
     /// The tables.
@@ -101,24 +95,11 @@ impl Programs {
     ///
     /// # Errors
     /// A name that is no program's, or a packet that the kernel refuses (below 14 bytes).
-    pub fn run(
-        &self,
-        program: &'static str,
-        packet: &[u8],
-        repeat: u32,
-    ) -> Result<Ran, KernelError> {
+    pub fn run(&self, program: &'static str, packet: &[u8], repeat: u32) -> Result<Ran, KernelError> {
         let mut out = vec![0; PACKET_MAX.max(packet.len() + 64)];
-        let options = TestRunOptions {
-            data_in: Some(packet),
-            data_out: Some(&mut out),
-            repeat,
-            ..TestRunOptions::default()
-        };
-        let result = match self
-            .ebpf
-            .program(program)
-            .ok_or(KernelError::Missing(program))?
-        {
+        let options =
+            TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), repeat, ..TestRunOptions::default() };
+        let result = match self.ebpf.program(program).ok_or(KernelError::Missing(program))? {
             Program::SchedClassifier(classifier) => classifier.test_run(options),
             Program::Xdp(xdp) => xdp.test_run(options),
             _ => Err(ProgramError::UnexpectedProgramType),
@@ -126,11 +107,7 @@ impl Programs {
         .map_err(program_error(program))?;
         out.truncate(result.data_size_out as usize);
         let nanos = u64::try_from(result.duration.as_nanos()).unwrap_or(u64::MAX);
-        Ok(Ran {
-            action: result.return_value,
-            packet: out,
-            nanos,
-        })
+        Ok(Ran { action: result.return_value, packet: out, nanos })
     }
 }
 
@@ -139,18 +116,9 @@ impl Programs {
 ///
 /// # Errors
 /// As [`Programs::run`]; no packets.
-pub fn measure(
-    programs: &Programs,
-    program: &'static str,
-    packets: &[Vec<u8>],
-) -> Result<Ran, KernelError> {
-    let mut runs: Vec<_> = packets
-        .iter()
-        .map(|packet| programs.run(program, packet, 1))
-        .collect::<Result<_, _>>()?;
+pub fn measure(programs: &Programs, program: &'static str, packets: &[Vec<u8>]) -> Result<Ran, KernelError> {
+    let mut runs: Vec<_> = packets.iter().map(|packet| programs.run(program, packet, 1)).collect::<Result<_, _>>()?;
     runs.sort_by_key(|run| run.nanos);
     let median = runs.len() / 2;
-    runs.into_iter()
-        .nth(median)
-        .ok_or_else(|| KernelError::Config("no packets to measure with".into()))
+    runs.into_iter().nth(median).ok_or_else(|| KernelError::Config("no packets to measure with".into()))
 }

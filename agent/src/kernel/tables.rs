@@ -4,8 +4,8 @@ use std::sync::atomic::{Ordering, fence};
 
 use baton_ebpf::{
     layout::{
-        Control, Counters, FLOOR_INFINITE, GateGroup, PEERS, Peer, SLOTS, VIP_FILTER_WORDS,
-        gate_epoch, gate_open, gate_word, vip_bit,
+        Control, Counters, FLOOR_INFINITE, GateGroup, PEERS, Peer, SLOTS, VIP_FILTER_WORDS, gate_epoch, gate_open,
+        gate_word, vip_bit,
     },
     lease,
     receive::{self, Verdict},
@@ -67,13 +67,7 @@ impl Tables {
         if control.rows().is_empty() || peers.rows().len() != PEERS {
             return Err(KernelError::Missing("row of the control table"));
         }
-        Ok(Self {
-            control,
-            peers,
-            counters,
-            gate,
-            in_kernel,
-        })
+        Ok(Self { control, peers, counters, gate, in_kernel })
     }
 
     /// Tables in anonymous memory: where there is no BPF, the agent itself does what the programs would do.
@@ -203,14 +197,8 @@ impl Tables {
             return None;
         };
         let peers = self.peers.rows();
-        let verdict = receive::receive(
-            self.control(),
-            counters,
-            link,
-            |node| peers.get(node),
-            &mut words,
-            clock::now(),
-        );
+        let verdict =
+            receive::receive(self.control(), counters, link, |node| peers.get(node), &mut words, clock::now());
         (verdict == Verdict::Answer).then(|| wire::to_bytes(&words))
     }
 
@@ -244,9 +232,7 @@ impl Tables {
             peer.floor.store(FLOOR_INFINITE);
         }
         for group in self.gate.rows() {
-            group
-                .word
-                .store(gate_word(gate_epoch(group.word.load()), false));
+            group.word.store(gate_word(gate_epoch(group.word.load()), false));
         }
         self.control().incarnation.store(0);
         self.forget_lease();
@@ -269,22 +255,13 @@ impl Tables {
         let others = config.voters.iter().filter(|voter| **voter != config.me);
         control.cluster.store(u64::from(config.cluster_id));
         control.me.store(u64::from(config.me.0));
-        control
-            .others
-            .store(others.fold(0, |mask, voter| mask | u64::from(voter.bit())));
-        control
-            .others_needed
-            .store(majority(config.voters.len()) as u64 - 1);
+        control.others.store(others.fold(0, |mask, voter| mask | u64::from(voter.bit())));
+        control.others_needed.store(majority(config.voters.len()) as u64 - 1);
         control.lease_ns.store(config.lease_ns);
         control.key[0].store(config.key[0]);
         control.key[1].store(config.key[1]);
         for (link, word) in control.link_ifindex.iter().enumerate() {
-            word.store(
-                config
-                    .links
-                    .get(link)
-                    .map_or(0, |link| u64::from(link.device.ifindex)),
-            );
+            word.store(config.links.get(link).map_or(0, |link| u64::from(link.device.ifindex)));
         }
         control.port.store(u64::from(config.port));
         fence(Ordering::SeqCst);

@@ -126,10 +126,7 @@ fn buckets(histogram: &Histogram) -> Buckets {
 
 /// What was counted on a backplane link; see [`Counters`] for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "each field is documented at the layout's field of the same name"
-)]
+#[expect(missing_docs, reason = "each field is documented at the layout's field of the same name")]
 pub struct CountersView {
     pub forged: u64,
     pub malformed: u64,

@@ -46,8 +46,7 @@ pub fn config() -> KernelConfig {
 
 /// The programs on tables of their own. Fails the test where BPF cannot be had.
 pub fn programs() -> Programs {
-    Programs::load(&config())
-        .expect("the BPF programs must load: run as root on Linux 5.18 or later")
+    Programs::load(&config()).expect("the BPF programs must load: run as root on Linux 5.18 or later")
 }
 
 /// A beat of voter 2 to voter 1 in the peer's incarnation 3, stamped by the peer.
@@ -73,13 +72,7 @@ pub fn beat(sequence: u64) -> Beat {
 
 /// An acknowledgement by `node` of the beat of ours with this sequence number and stamp.
 pub fn ack(node: u8, sequence: u64, stamp: u64) -> Beat {
-    Beat {
-        kind: KIND_ACK,
-        node,
-        order: wire::order(INCARNATION, sequence),
-        stamp,
-        ..beat(0)
-    }
+    Beat { kind: KIND_ACK, node, order: wire::order(INCARNATION, sequence), stamp, ..beat(0) }
 }
 
 /// Signs a beat that has its stamp.
@@ -110,19 +103,11 @@ pub fn udp_ports(payload: &[u8], shape: Shape, source: u16, destination: u16) ->
     let builder = PacketBuilder::ethernet2(PEER_MAC, OUR_MAC);
     let mut frame = Vec::new();
     if shape.ipv6 {
-        let builder = builder
-            .ipv6(address6(2), address6(1), 64)
-            .udp(source, destination);
-        builder
-            .write(&mut frame, payload)
-            .expect("the frame is built");
+        let builder = builder.ipv6(address6(2), address6(1), 64).udp(source, destination);
+        builder.write(&mut frame, payload).expect("the frame is built");
     } else {
-        let builder = builder
-            .ipv4([10, 0, 0, 2], [10, 0, 0, 1], 64)
-            .udp(source, destination);
-        builder
-            .write(&mut frame, payload)
-            .expect("the frame is built");
+        let builder = builder.ipv4([10, 0, 0, 2], [10, 0, 0, 1], 64).udp(source, destination);
+        builder.write(&mut frame, payload).expect("the frame is built");
     }
     if shape.unchecked {
         let at = if shape.ipv6 { 14 + 40 + 6 } else { 14 + 20 + 6 };

@@ -32,19 +32,13 @@ impl Namespace {
             let done = unsafe { libc::unshare(libc::CLONE_NEWNET) };
             assert_eq!(done, 0, "a network namespace: run as root");
             // SAFETY: no arguments.
-            ready
-                .send(unsafe { libc::gettid() })
-                .expect("the creator waits");
+            ready.send(unsafe { libc::gettid() }).expect("the creator waits");
             for job in queue {
                 job();
             }
         });
         let task = started.recv().expect("the thread lives");
-        let namespace = Self {
-            jobs: Some(jobs),
-            thread: Some(thread),
-            task,
-        };
+        let namespace = Self { jobs: Some(jobs), thread: Some(thread), task };
         namespace.ip("link set lo up");
         namespace
     }
@@ -56,11 +50,7 @@ impl Namespace {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
             done.send(result).ok();
         });
-        self.jobs
-            .as_ref()
-            .expect("open")
-            .send(job)
-            .expect("the thread lives");
+        self.jobs.as_ref().expect("open").send(job).expect("the thread lives");
         match outcome.recv().expect("the job ends") {
             Ok(value) => value,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -71,10 +61,7 @@ impl Namespace {
     pub fn ip(&self, arguments: &str) {
         let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
         self.run(move || {
-            let output = Command::new("ip")
-                .args(&arguments)
-                .output()
-                .expect("iproute2 is installed");
+            let output = Command::new("ip").args(&arguments).output().expect("iproute2 is installed");
             let error = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "ip {arguments:?}: {error}");
         });
@@ -82,10 +69,7 @@ impl Namespace {
 
     /// Connects two namespaces by a veth pair, both ends up, with fixed MAC addresses.
     pub fn connect(&self, device: &str, other: &Self, other_device: &str) {
-        self.ip(&format!(
-            "link add {device} type veth peer name {other_device} netns {}",
-            other.task
-        ));
+        self.ip(&format!("link add {device} type veth peer name {other_device} netns {}", other.task));
         self.ip(&format!("link set {device} up"));
         other.ip(&format!("link set {other_device} up"));
     }
@@ -115,11 +99,7 @@ impl BpfMount {
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!(
-            "baton-test-{}-{number}-{}",
-            std::process::id(),
-            baton::clock::now()
-        );
+        let name = format!("baton-test-{}-{number}-{}", std::process::id(), baton::clock::now());
         Self(std::env::temp_dir().join(name))
     }
 
