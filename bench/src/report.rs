@@ -48,6 +48,11 @@ pub struct Cell {
 pub type Cells = BTreeMap<(Row, Contender), Cell>;
 
 #[derive(Serialize)]
+struct Json {
+    rows: Vec<JsonRow>,
+}
+
+#[derive(Serialize)]
 struct JsonRow {
     system: String,
     profile: String,
@@ -93,7 +98,12 @@ pub fn print_json(cells: &Cells) -> Result<()> {
             });
         }
     }
-    writeln!(std::io::stdout(), "{}", serde_json::json!({ "rows": rows }))?;
+    // Structs rather than `json!`, which would sort the keys.
+    writeln!(
+        std::io::stdout(),
+        "{}",
+        serde_json::to_string(&Json { rows })?
+    )?;
     Ok(())
 }
 

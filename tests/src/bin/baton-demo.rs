@@ -22,7 +22,7 @@ use baton_lab::{
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde::Serialize;
 
 const MILLISECOND: u64 = 1_000_000;
 const LIMIT: Duration = Duration::from_secs(60);
@@ -166,19 +166,33 @@ fn print_table(steps: &[Step]) -> Result<()> {
     Ok(())
 }
 
+#[derive(Serialize)]
+struct Json {
+    failovers: Vec<JsonStep>,
+}
+
+#[derive(Serialize)]
+struct JsonStep {
+    kind: &'static str,
+    gap_ms: f64,
+    lost_probes: u64,
+    overlap_ms: f64,
+}
+
 fn print_json(steps: &[Step]) -> Result<()> {
-    let failovers: Vec<_> = steps
-        .iter()
-        .map(|step| {
-            json!({
-                "kind": step.fault.name(),
-                "gap_ms": step.outcome.gap_ns as f64 / 1e6,
-                "lost_probes": step.outcome.lost,
-                "overlap_ms": step.outcome.overlap.ns() as f64 / 1e6,
-            })
-        })
-        .collect();
-    writeln!(std::io::stdout(), "{}", json!({ "failovers": failovers }))?;
+    let ms = |ns: u64| (ns as f64 / 1e4).round() / 100.0;
+    let one = |step: &Step| JsonStep {
+        kind: step.fault.name(),
+        gap_ms: ms(step.outcome.gap_ns),
+        lost_probes: step.outcome.lost,
+        overlap_ms: ms(step.outcome.overlap.ns()),
+    };
+    let failovers = steps.iter().map(one).collect();
+    writeln!(
+        std::io::stdout(),
+        "{}",
+        serde_json::to_string(&Json { failovers })?
+    )?;
     Ok(())
 }
 
