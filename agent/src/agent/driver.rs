@@ -10,6 +10,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     executor::{Executor, Job, Report},
+    first_packet::Started,
     inputs::{Input, Request},
     network::Network,
     slots::Slots,
@@ -31,7 +32,7 @@ use crate::{
     kernel::Kernel,
     netlink::watch::Event,
     quorum::Quorum,
-    telemetry::{record::Mark, recorder::Recorder},
+    telemetry::{mark::Mark, recorder::Recorder},
 };
 
 /// The core is stepped at most this often after one input; more would mean that it argues with itself.
@@ -51,6 +52,7 @@ pub struct Driver {
     pub(super) executor: Executor,
     pub(super) recorder: Recorder,
     pub(super) slots: Slots,
+    pub(super) starts: mpsc::UnboundedSender<Started>,
     pub(super) network: Network,
     pub(super) facts: super::status::Facts,
     pub(super) sender: mpsc::UnboundedSender<Input>,
@@ -157,7 +159,13 @@ impl Driver {
 
     fn executor_says(&mut self, now: Nanos, report: Report) {
         match report {
-            Report::Started(group, epoch) => self.core.on_started(now, &group, epoch),
+            Report::Started(group, epoch) => {
+                self.core.on_started(now, &group, epoch);
+                if let Some(slot) = self.slots.of(&group) {
+                    // Nobody follows the starts any more when the process is about to end.
+                    self.starts.send(Started { group, slot, epoch }).ok();
+                }
+            }
             Report::Stopped(group, epoch) => self.core.on_stopped(now, &group, epoch),
             Report::StartFailed(group, epoch, reason) => {
                 error!(%group, epoch, reason, "the group could not be started here");

@@ -20,7 +20,7 @@ use crate::{
     netlink::{announce::Schedule, watch::Event},
     realtime,
     resources::{Context, Health, Operation, Resource, ResourceError, Work},
-    telemetry::{record::Mark, recorder::Recorder},
+    telemetry::{mark::Mark, recorder::Recorder},
 };
 
 /// Jobs that may wait. Orders of the core are few; a flood of network events may be dropped, since the monitor finds what they said.

@@ -3,6 +3,7 @@
 mod backend;
 mod driver;
 mod executor;
+mod first_packet;
 mod inputs;
 mod network;
 mod places;
@@ -88,10 +89,12 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         backplane: places.links.iter().map(|d| d.name.clone()).collect(),
         config: Arc::clone(&config),
     };
-    let parts = Parts { facts, kernel, slots, recorder, sender: sender.clone(), inputs };
+    let (starts, started) = mpsc::unbounded_channel();
+    let follower = first_packet::follow(Arc::clone(&kernel), recorder.clone(), started);
+    let parts = Parts { facts, kernel, slots, recorder, starts, sender: sender.clone(), inputs };
     let (ended, end) = oneshot::channel();
     let core = spawn_core(parts, ended).context("cannot start the core thread")?;
-    let outcome = serve(&config, history, sender, end);
+    let outcome = serve(&config, history, sender, follower, end);
     join(core);
     outcome
 }
@@ -173,6 +176,7 @@ struct Parts {
     kernel: Arc<Kernel>,
     slots: Slots,
     recorder: Recorder,
+    starts: mpsc::UnboundedSender<first_packet::Started>,
     sender: mpsc::UnboundedSender<Input>,
     inputs: mpsc::UnboundedReceiver<Input>,
 }
@@ -195,7 +199,7 @@ fn spawn_core(parts: Parts, ended: oneshot::Sender<anyhow::Result<Ended>>) -> st
 
 /// The core thread's work: heartbeats first, then the channel, raft, and the driver.
 async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
-    let Parts { facts, kernel, slots, recorder, sender, mut inputs } = parts;
+    let Parts { facts, kernel, slots, recorder, starts, sender, mut inputs } = parts;
     let config = Arc::clone(&facts.config);
     let (me, timing, realtime) = (config.this.id, config.shared.timing, config.this.realtime);
     let mine = config.me().ok_or_else(|| anyhow!("this machine is not among the voters"))?;
@@ -311,6 +315,7 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
         executor,
         recorder,
         slots,
+        starts,
         network,
         facts,
         sender,
@@ -377,11 +382,13 @@ fn serve(
     config: &Arc<Config>,
     history: History,
     driver: mpsc::UnboundedSender<Input>,
+    follower: impl Future<Output = ()> + Send + 'static,
     mut end: oneshot::Receiver<anyhow::Result<Ended>>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let handle = Arc::new(Handle { config: Arc::clone(config), history, driver: driver.clone() });
+        tokio::spawn(follower);
         let control = Control::bind(&config.socket())?;
         tokio::spawn(control.serve(Arc::clone(&handle)));
         if let Some(address) = config.this.metrics {

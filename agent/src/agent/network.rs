@@ -59,6 +59,8 @@ impl Network {
                 self.present.remove(&(address.index, address.ip));
                 Vec::new()
             }
+            // What changed meanwhile has come as events of its own.
+            Event::Resynced => Vec::new(),
         }
     }
 

@@ -18,9 +18,4 @@ impl Slots {
     pub fn of(&self, group: &GroupId) -> Option<u32> {
         self.0.get(group).copied()
     }
-
-    /// The group in a row.
-    pub fn group(&self, slot: u32) -> Option<&GroupId> {
-        self.0.iter().find(|(_, s)| **s == slot).map(|(g, _)| g)
-    }
 }

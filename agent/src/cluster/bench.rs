@@ -28,6 +28,8 @@ pub(super) struct Bench {
     pub(super) view: View,
     /// Peers whose beats arrive and are acknowledged at each [`Bench::pass_ms`].
     pub(super) beating: BTreeSet<VoterId>,
+    /// Peers whose beats show no progress.
+    pub(super) wedged: BTreeSet<VoterId>,
     me: VoterId,
     sequence: u64,
 }
@@ -109,6 +111,7 @@ impl Bench {
             now,
             view,
             beating: others,
+            wedged: BTreeSet::new(),
             me,
             sequence: 0,
         }
@@ -190,7 +193,9 @@ impl Bench {
             for (id, peer) in &mut self.view.peers {
                 if self.beating.contains(id) {
                     peer.last_seen = now;
-                    peer.token_since = now;
+                    if !self.wedged.contains(id) {
+                        peer.token_since = now;
+                    }
                     if peer.gate_index >= peer.floor {
                         peer.last_acknowledged = now;
                     }

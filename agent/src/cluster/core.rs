@@ -139,16 +139,19 @@ impl Core {
         let Some(entry) = entry else {
             return self.state.skip(index);
         };
-        self.proposals.settled(entry);
         match self
             .state
             .apply_with(index, entry, &self.settings.mutations)
         {
             Ok(effects) => {
+                self.proposals.settled(entry);
                 self.steward.applied(now, entry);
                 effects.into_iter().for_each(|e| self.on_effect(now, e));
             }
-            Err(refusal) => self.say(Command::Record(Fact::Refused(refusal.name()))),
+            Err(refusal) => {
+                self.proposals.refused(now, entry);
+                self.say(Command::Record(Fact::Refused(refusal.name())));
+            }
         }
         self.note_barrier(now);
     }
@@ -396,6 +399,16 @@ impl Core {
         self.election.step(&sight, leaving, &mut out);
         self.wake = out.wake;
         out.commands
+    }
+
+    #[cfg(test)]
+    pub(super) fn choose(
+        &self,
+        group: &GroupId,
+        except: Option<VoterId>,
+        load: &BTreeMap<VoterId, usize>,
+    ) -> Option<VoterId> {
+        placement::choose(&self.sight(self.now), group, except, load)
     }
 
     fn sight(&self, now: Nanos) -> Sight<'_> {

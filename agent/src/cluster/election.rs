@@ -13,6 +13,9 @@ use super::{
     sight::Sight,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// The least wait between two ranks.
 const STEP_MIN: Nanos = 5 * MILLISECOND;
 /// The first pause after an attempt, and the longest.
@@ -28,6 +31,8 @@ pub(super) struct Election {
     vacant_since: Option<Nanos>,
     /// Since when the leader's own beats have said that it is none.
     denied_since: Option<Nanos>,
+    /// The leader and term that raft names, and since when.
+    led: (Option<VoterId>, u64, Nanos),
     attempts: u32,
     next_attempt: Nanos,
 }
@@ -45,6 +50,10 @@ pub(super) enum Class {
 impl Election {
     /// Stands for election if there is no working leader and it is this machine's turn.
     pub(super) fn step(&mut self, sight: &Sight<'_>, leaving: bool, out: &mut Out<'_>) {
+        let raft = sight.view.raft;
+        if (self.led.0, self.led.1) != (raft.leader, raft.term) {
+            self.led = (raft.leader, raft.term, sight.now);
+        }
         let vacant = self.vacant(sight, out);
         if !vacant || sight.heard_voters() < super::timing::majority(sight.settings.voters.len()) {
             self.vacant_since = None;
@@ -81,6 +90,12 @@ impl Election {
         };
         if leader == sight.me() {
             self.denied_since = None;
+            return false;
+        }
+        // A majority has just elected it: what is known about it may be older. It gets a hold to be heard.
+        let proven = self.led.2 + sight.hold_ns();
+        if sight.now < proven {
+            out.wake_at(proven);
             return false;
         }
         // A leader of a later term, of which raft here will hear in a moment.

@@ -11,6 +11,9 @@ use super::{
     sight::Sight,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// How long an owner that leads waits before it hands over.
 const OWNER_WAITS: Nanos = 200 * MILLISECOND;
 /// How long any other leader waits before it hands over to a better one.

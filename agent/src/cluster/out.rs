@@ -72,7 +72,7 @@ impl Proposals {
         }
     }
 
-    /// An entry was applied or refused: the next one about its subject may go at once.
+    /// An entry was applied: the next one about its subject may go at once.
     pub(super) fn settled(&mut self, entry: &Entry) {
         self.in_flight.remove(&Subject::of(entry));
     }
@@ -82,6 +82,13 @@ impl Proposals {
         if let Some(retry_at) = self.in_flight.get_mut(&Subject::of(entry)) {
             *retry_at = now + self.pace_ns;
         }
+    }
+
+    /// An entry was refused. The next one, from what is known by now, goes after a pause: should it be refused as well, the
+    /// log does not fill with refusals.
+    pub(super) fn refused(&mut self, now: Nanos, entry: &Entry) {
+        self.in_flight
+            .insert(Subject::of(entry), now + self.pace_ns);
     }
 
     /// There is another leader: everything may be proposed again.

@@ -10,6 +10,9 @@ use super::{
     state::Movement,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Why a node cannot own a group now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unfit {

@@ -77,6 +77,13 @@ impl Rounds {
         }
         self.open
             .retain(|node, round| sight.state.concluded(*node) == Some(round.last));
+        let any = sight.settings.mutations.skip_barrier;
+        for (node, round) in &mut self.open {
+            // A voter that has restarted since no longer knows of its promise.
+            let counts =
+                |v: &VoterId, i: &Incarnation| promises::counts(sight.state, *node, *v, *i, any);
+            round.promised.retain(|v, i| counts(v, i));
+        }
         for &node in sight.state.voters.keys() {
             if !self.open.contains_key(&node)
                 && let Some(cause) = grounds(sight, node, out)

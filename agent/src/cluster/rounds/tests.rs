@@ -12,6 +12,13 @@ fn asks(commands: &[Command]) -> Vec<VoterId> {
     messages(commands).into_iter().filter_map(asked).collect()
 }
 
+fn lost_nothing() -> Verdict {
+    Verdict::Lost {
+        moves: vec![],
+        cause: Cause::Silent,
+    }
+}
+
 /// A is silent here and, as it says, at the arbiter. Returns what the leader did about it.
 fn silence(bench: &mut Bench) -> Vec<Command> {
     bench.beating.remove(&A);
@@ -91,6 +98,51 @@ fn promises_of_another_round_or_incarnation_do_not_count() {
     for (last, incarnation) in [(4, 1), (0, 2), (0, 0)] {
         assert_eq!(proposals(&promise(&mut bench, last, incarnation)), []);
     }
+}
+
+#[test]
+fn a_promise_is_forgotten_when_its_voter_restarts() {
+    let mut bench = Bench::new(B);
+    silence(&mut bench);
+    let now = bench.now;
+    let early = Message::Promise {
+        node: A,
+        last: 0,
+        incarnation: 1,
+    };
+    bench.core.on_message(now, ARBITER, early);
+    bench.apply(&Entry::Barrier {
+        voter: ARBITER,
+        incarnation: 2,
+    });
+    assert_eq!(proposals(&bench.settle()), []);
+    bench.peer(ARBITER).incarnation = 2;
+    bench.report(ARBITER, |r| r.silent = A.bit());
+    assert!(
+        asks(&bench.pass_ms(20)).contains(&ARBITER),
+        "it is asked again"
+    );
+    assert_eq!(proposals(&promise(&mut bench, 0, 2)).len(), 1);
+}
+
+#[test]
+fn a_refused_conclusion_is_not_repeated_without_a_pause() {
+    let mut bench = Bench::new(B);
+    silence(&mut bench);
+    let entries = proposals(&promise(&mut bench, 0, 1));
+    let stale = Entry::Conclude {
+        node: A,
+        last: 3,
+        promised: vec![],
+        verdict: lost_nothing(),
+    };
+    bench.apply(&stale);
+    assert_eq!(proposals(&bench.settle()), []);
+    assert_eq!(
+        proposals(&bench.pass_ms(20)),
+        entries,
+        "later, from what is known by then"
+    );
 }
 
 #[test]

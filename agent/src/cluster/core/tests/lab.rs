@@ -324,8 +324,15 @@ impl Lab {
                 return;
             }
         }
-        let done = self.hosts.iter().map(|(id, h)| (id, h.done.iter().rev().take(12).collect::<Vec<_>>()));
-        assert!(self.chaos, "the cores never settle: {:#?}", done.collect::<Vec<_>>());
+        let done = self
+            .hosts
+            .iter()
+            .map(|(id, h)| (id, h.done.iter().rev().take(12).collect::<Vec<_>>()));
+        assert!(
+            self.chaos,
+            "the cores never settle: {:?}",
+            done.collect::<Vec<_>>()
+        );
     }
 
     fn beat(&mut self, id: VoterId) {
