@@ -11,9 +11,7 @@ use baton::{
     cluster::ids::VoterId,
     kernel::{
         Chain, KernelConfig,
-        run::{
-            BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, GATE_EGRESS, GATE_INGRESS, Programs, Ran, measure,
-        },
+        run::{BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, GATE_EGRESS, GATE_INGRESS, Programs, Ran, measure},
     },
 };
 use baton_ebpf::wire::{self, Beat, KIND_ACK, KIND_BEAT};
@@ -57,10 +55,7 @@ struct JsonRow {
 
 /// The verb.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let mut bench = Bench {
-        programs: Programs::load(&configuration())?,
-        rows: Vec::new(),
-    };
+    let mut bench = Bench { programs: Programs::load(&configuration())?, rows: Vec::new() };
     bench.foreign()?;
     bench.beats()?;
     let rows = bench.rows;
@@ -69,23 +64,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     table.load_preset(UTF8_FULL_CONDENSED);
     table.set_header(["program", "packet", "ns", "target"]);
     for row in &rows {
-        table.add_row([
-            row.program,
-            row.packet,
-            &row.ns.to_string(),
-            &format!("≤ {}", row.target_ns),
-        ]);
+        table.add_row([row.program, row.packet, &row.ns.to_string(), &format!("≤ {}", row.target_ns)]);
     }
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     eprintln!("{table}");
     if arguments.json {
-        writeln!(
-            std::io::stdout(),
-            "{}",
-            serde_json::to_string(&Json { rows })?
-        )?;
+        writeln!(std::io::stdout(), "{}", serde_json::to_string(&Json { rows })?)?;
     }
     Ok(())
 }
@@ -97,26 +83,14 @@ struct Bench {
 
 impl Bench {
     fn add(&mut self, program: &'static str, packet: &'static str, ran: &Ran, target_ns: u64) {
-        self.rows.push(JsonRow {
-            program,
-            packet,
-            ns: ran.nanos,
-            target_ns,
-        });
+        self.rows.push(JsonRow { program, packet, ns: ran.nanos, target_ns });
     }
 
     /// Packets that are none of ours, for every program.
     fn foreign(&mut self) -> Result<()> {
-        self.programs
-            .set_vips(&[(IpAddr::from([192, 0, 2, 100]), 0)])?;
+        self.programs.set_vips(&[(IpAddr::from([192, 0, 2, 100]), 0)])?;
         let frame = udp(&[0; 100], PORT + 1)?;
-        for program in [
-            BEAT_INGRESS,
-            BEAT_EGRESS,
-            BEAT_XDP,
-            GATE_INGRESS,
-            GATE_EGRESS,
-        ] {
+        for program in [BEAT_INGRESS, BEAT_EGRESS, BEAT_XDP, GATE_INGRESS, GATE_EGRESS] {
             let ran = self.programs.run(program, &frame, REPEAT)?;
             self.add(program, "none of ours", &ran, FOREIGN_NS);
         }
@@ -128,48 +102,19 @@ impl Bench {
         tables.set_floor(VoterId(2), 0);
         let beats = frames(beat)?;
         let ran = measure(&self.programs, BEAT_INGRESS, &beats)?;
-        let answered = tables
-            .counters_view(0)
-            .map_or(0, |counters| counters.answered);
-        ensure!(
-            answered == ROUNDS,
-            "the program acknowledged {answered} of {ROUNDS} beats"
-        );
-        self.add(
-            BEAT_INGRESS,
-            "beat checked and acknowledged",
-            &ran,
-            ACKNOWLEDGED_NS,
-        );
+        let answered = tables.counters_view(0).map_or(0, |counters| counters.answered);
+        ensure!(answered == ROUNDS, "the program acknowledged {answered} of {ROUNDS} beats");
+        self.add(BEAT_INGRESS, "beat checked and acknowledged", &ran, ACKNOWLEDGED_NS);
 
         let replayed = self.programs.run(BEAT_INGRESS, &beats[0], REPEAT)?;
-        self.add(
-            BEAT_INGRESS,
-            "beat checked (a replay)",
-            &replayed,
-            CHECKED_NS,
-        );
+        self.add(BEAT_INGRESS, "beat checked (a replay)", &replayed, CHECKED_NS);
         tables.set_floor(VoterId(2), u64::MAX);
         let ran = measure(&self.programs, BEAT_INGRESS, &frames(|n| beat(ROUNDS + n))?)?;
-        self.add(
-            BEAT_INGRESS,
-            "beat checked and recorded, no acknowledgement",
-            &ran,
-            CHECKED_NS,
-        );
+        self.add(BEAT_INGRESS, "beat checked and recorded, no acknowledgement", &ran, CHECKED_NS);
 
         let now = clock::now();
-        let ran = measure(
-            &self.programs,
-            BEAT_INGRESS,
-            &frames(|n| acknowledgement(n, now - ROUNDS + n))?,
-        )?;
-        self.add(
-            BEAT_INGRESS,
-            "acknowledgement checked, lease renewed",
-            &ran,
-            CHECKED_NS,
-        );
+        let ran = measure(&self.programs, BEAT_INGRESS, &frames(|n| acknowledgement(n, now - ROUNDS + n))?)?;
+        self.add(BEAT_INGRESS, "acknowledgement checked, lease renewed", &ran, CHECKED_NS);
         Ok(())
     }
 }
@@ -216,12 +161,7 @@ fn beat(sequence: u64) -> Beat {
 
 /// Voter 2's acknowledgement of a beat of voter 1.
 fn acknowledgement(sequence: u64, stamp: u64) -> Beat {
-    Beat {
-        kind: KIND_ACK,
-        order: wire::order(INCARNATION, sequence),
-        stamp,
-        ..beat(0)
-    }
+    Beat { kind: KIND_ACK, order: wire::order(INCARNATION, sequence), stamp, ..beat(0) }
 }
 
 /// Signed frames, one for each of the rounds.
@@ -237,9 +177,7 @@ fn frames(make: impl Fn(u64) -> Beat) -> Result<Vec<Vec<u8>>> {
 /// A UDP frame to `port`; without a checksum, as the agents send their beats.
 fn udp(payload: &[u8], port: u16) -> Result<Vec<u8>> {
     let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]);
-    let builder = builder
-        .ipv4([10, 77, 0, 2], [10, 77, 0, 1], 64)
-        .udp(port, port);
+    let builder = builder.ipv4([10, 77, 0, 2], [10, 77, 0, 1], 64).udp(port, port);
     let mut frame = Vec::new();
     builder.write(&mut frame, payload)?;
     frame[40..42].fill(0);

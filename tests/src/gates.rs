@@ -21,18 +21,11 @@ fn tenures(lab: &Lab) -> Result<Vec<Tenure>> {
     for (holder, machine) in lab.nodes.iter().enumerate() {
         let inspector = Inspector::of_node(&Baton::bpffs(lab, machine), CLUSTER, &machine.name)
             .with_context(|| format!("the gate of {} cannot be read", machine.name))?;
-        let recorded = inspector
-            .tenures()?
-            .into_iter()
-            .filter(|(slot, _, _)| *slot == SLOT);
+        let recorded = inspector.tenures()?.into_iter().filter(|(slot, _, _)| *slot == SLOT);
         found.extend(recorded.filter_map(|(_, _, t)| {
             let firsts = [t.first_answer, t.first_flow];
             let first = firsts.into_iter().filter(|instant| *instant != 0).min()?;
-            Some(Tenure {
-                holder,
-                first,
-                last: t.last_answer.max(t.last_flow),
-            })
+            Some(Tenure { holder, first, last: t.last_answer.max(t.last_flow) })
         }));
     }
     Ok(found)
