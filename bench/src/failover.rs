@@ -50,17 +50,9 @@ pub struct Arguments {
 /// The verb.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let _one = Exclusive::take()?;
-    let rows = if arguments.rows.is_empty() {
-        Row::usual()
-    } else {
-        arguments.rows.clone()
-    };
+    let rows = if arguments.rows.is_empty() { Row::usual() } else { arguments.rows.clone() };
     let chosen = !arguments.systems.is_empty();
-    let contenders = if chosen {
-        arguments.systems.clone()
-    } else {
-        Contender::all()
-    };
+    let contenders = if chosen { arguments.systems.clone() } else { Contender::all() };
     let mut cells = Cells::new();
     let mut random = SmallRng::from_os_rng();
     let rounds = arguments.trials.max(arguments.load_trials);
@@ -72,24 +64,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 .iter()
                 .copied()
                 .filter(|row| chosen || contender.usually_meets(*row))
-                .filter(|row| {
-                    round
-                        < if *row == Row::Load {
-                            arguments.load_trials
-                        } else {
-                            arguments.trials
-                        }
-                })
+                .filter(|row| round < if *row == Row::Load { arguments.load_trials } else { arguments.trials })
                 .collect();
             rows.shuffle(&mut random);
             if !rows.is_empty() {
                 eprintln!("round {} of {rounds}: {contender}", round + 1);
-                meet(
-                    contender,
-                    &rows,
-                    Duration::from_secs(arguments.load_seconds),
-                    &mut cells,
-                )?;
+                meet(contender, &rows, Duration::from_secs(arguments.load_seconds), &mut cells)?;
             }
         }
     }
@@ -98,10 +78,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         report::print_json(&cells)?;
     }
     let trials: usize = cells.values().map(|cell| cell.samples.len()).sum();
-    ensure!(
-        trials > 0,
-        "no trial gave a result; the lines above say why"
-    );
+    ensure!(trials > 0, "no trial gave a result; the lines above say why");
     Ok(())
 }
 
@@ -116,10 +93,7 @@ fn meet(contender: Contender, rows: &[Row], load: Duration, cells: &mut Cells) -
             scene = Some(Scene::new(contender.spec(), system, MILLISECOND)?);
         }
         let Some(stage) = &mut scene else { continue };
-        cell.system = (
-            stage.system.name().to_owned(),
-            stage.system.profile().to_owned(),
-        );
+        cell.system = (stage.system.name().to_owned(), stage.system.profile().to_owned());
         cell.stall_limit_ns = system::stall_limit_ns(stage.system.as_ref());
         match try_row(stage, *row, load) {
             Ok(sample) => {
@@ -134,16 +108,8 @@ fn meet(contender: Contender, rows: &[Row], load: Duration, cells: &mut Cells) -
             }
             Err(error) => {
                 // The logs that the error carries are long: the first line and the causes say enough here.
-                let reason = error
-                    .chain()
-                    .last()
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
-                eprintln!(
-                    "  {row}: failed: {}: {}",
-                    first_line(&error.to_string()),
-                    first_line(&reason)
-                );
+                let reason = error.chain().last().map(ToString::to_string).unwrap_or_default();
+                eprintln!("  {row}: failed: {}: {}", first_line(&error.to_string()), first_line(&reason));
                 cell.failed += 1;
                 scene = None;
             }
@@ -176,13 +142,7 @@ fn one_fault(scene: &mut Scene, fault: Fault) -> Result<Sample> {
         Expectation::Stays => outcome.after != Some(outcome.before),
         Expectation::Serves => outcome.after.is_none(),
     };
-    let taken = moved
-        .then(|| {
-            scene
-                .probe
-                .first_answer_by_another(outcome.harmed, outcome.before)
-        })
-        .flatten();
+    let taken = moved.then(|| scene.probe.first_answer_by_another(outcome.harmed, outcome.before)).flatten();
     Ok(Sample {
         gap_ns: outcome.gap_ns,
         takeover_ns: taken.map(|at| at.saturating_sub(outcome.harmed)),

@@ -59,12 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         };
         let cpu = (after[n].0 - before[n].0) as f64 / span * 100.0;
         let resident = after[n].1 as f64 / f64::from(1 << 20);
-        table.add_row([
-            machine.name.clone(),
-            role.to_owned(),
-            format!("{cpu:.2}"),
-            format!("{resident:.1}"),
-        ]);
+        table.add_row([machine.name.clone(), role.to_owned(), format!("{cpu:.2}"), format!("{resident:.1}")]);
         rows.push(json!({ "machine": machine.name, "role": role, "cpu_percent": cpu, "resident_mib": resident }));
     }
     for column in table.column_iter_mut().skip(2) {
@@ -72,11 +67,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     eprintln!("{table}");
     if arguments.json {
-        writeln!(
-            std::io::stdout(),
-            "{}",
-            json!({ "profile": arguments.profile, "rows": rows })
-        )?;
+        writeln!(std::io::stdout(), "{}", json!({ "profile": arguments.profile, "rows": rows }))?;
     }
     baton.stop()
 }
@@ -84,12 +75,5 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// CPU time and memory of each voter's agent.
 fn usages(baton: &mut Baton, lab: &Lab) -> Result<Vec<(u64, u64)>> {
     let agents = 0..lab.voters().count();
-    agents
-        .map(|n| {
-            baton
-                .process(n)
-                .map(|agent: &mut Proc| agent.usage())
-                .context("an agent is missing")?
-        })
-        .collect()
+    agents.map(|n| baton.process(n).map(|agent: &mut Proc| agent.usage()).context("an agent is missing")?).collect()
 }

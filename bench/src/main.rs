@@ -1,8 +1,9 @@
-//! Baton's benchmarks: failover against the peers, and what an idle agent costs.
+//! Baton's benchmarks: failover against the peers, what an idle agent costs, and what the BPF programs cost.
 
 mod failover;
 mod idle;
 mod matrix;
+mod programs;
 mod report;
 mod stats;
 
@@ -21,11 +22,14 @@ enum Verb {
     Failover(failover::Arguments),
     /// CPU and memory of an idle agent.
     Idle(idle::Arguments),
+    /// What the BPF programs cost a packet.
+    Programs(programs::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().verb {
         Verb::Failover(arguments) => failover::run(&arguments),
         Verb::Idle(arguments) => idle::run(&arguments),
+        Verb::Programs(arguments) => programs::run(&arguments),
     }
 }

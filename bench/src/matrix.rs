@@ -46,9 +46,8 @@ impl Contender {
 
     /// A fresh system.
     pub fn system(self) -> Result<Box<dyn System>> {
-        let baton = |name| -> Result<Box<dyn System>> {
-            Ok(Box::new(Baton::new(Profile::named(name)?, gates::INSPECT)))
-        };
+        let baton =
+            |name| -> Result<Box<dyn System>> { Ok(Box::new(Baton::new(Profile::named(name)?, gates::INSPECT))) };
         match self {
             Self::BatonDefault => baton("default"),
             Self::BatonQuick => baton("quick"),
@@ -61,17 +60,11 @@ impl Contender {
 
     /// Its cluster: keepalived has no use for an arbiter.
     pub fn spec(self) -> Spec {
-        Spec {
-            arbiter: self.is_baton(),
-            ..Spec::usual("bench")
-        }
+        Spec { arbiter: self.is_baton(), ..Spec::usual("bench") }
     }
 
     fn is_baton(self) -> bool {
-        matches!(
-            self,
-            Self::BatonDefault | Self::BatonQuick | Self::BatonFast
-        )
+        matches!(self, Self::BatonDefault | Self::BatonQuick | Self::BatonFast)
     }
 
     /// Whether the bench asks for this pair unless told otherwise: the settings that the numbers speak of.
@@ -88,12 +81,7 @@ impl Contender {
 
 impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            CONTENDERS
-                .iter()
-                .find(|(c, _)| c == self)
-                .map_or("?", |(_, name)| name),
-        )
+        f.write_str(CONTENDERS.iter().find(|(c, _)| c == self).map_or("?", |(_, name)| name))
     }
 }
 
@@ -103,9 +91,7 @@ impl FromStr for Contender {
     fn from_str(text: &str) -> Result<Self> {
         let found = CONTENDERS.iter().find(|(_, name)| *name == text);
         let names = || CONTENDERS.map(|(_, name)| name).join(", ");
-        found
-            .map(|(c, _)| *c)
-            .ok_or_else(|| anyhow!("no system is named `{text}`; there are {}", names()))
+        found.map(|(c, _)| *c).ok_or_else(|| anyhow!("no system is named `{text}`; there are {}", names()))
     }
 }
 
@@ -123,19 +109,8 @@ pub enum Row {
 impl Row {
     /// The rows of the usual bench.
     pub fn usual() -> Vec<Self> {
-        let faults = [
-            Fault::CutOff,
-            Fault::Kill,
-            Fault::Stop,
-            Fault::Backplane,
-            Fault::FrontDown,
-            Fault::Move,
-        ];
-        faults
-            .map(Self::Fault)
-            .into_iter()
-            .chain([Self::Loaded(Fault::CutOff), Self::Load])
-            .collect()
+        let faults = [Fault::CutOff, Fault::Kill, Fault::Stop, Fault::Backplane, Fault::FrontDown, Fault::Move];
+        faults.map(Self::Fault).into_iter().chain([Self::Loaded(Fault::CutOff), Self::Load]).collect()
     }
 }
 
@@ -173,13 +148,8 @@ mod tests {
             assert_eq!(row.to_string().parse::<Row>().unwrap(), row);
         }
         for contender in Contender::all() {
-            assert_eq!(
-                contender.to_string().parse::<Contender>().unwrap(),
-                contender
-            );
+            assert_eq!(contender.to_string().parse::<Contender>().unwrap(), contender);
         }
-        assert!(
-            "keepalived".parse::<Contender>().is_err() && "nonsense+load".parse::<Row>().is_err()
-        );
+        assert!("keepalived".parse::<Contender>().is_err() && "nonsense+load".parse::<Row>().is_err());
     }
 }

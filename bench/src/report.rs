@@ -48,6 +48,11 @@ pub struct Cell {
 pub type Cells = BTreeMap<(Row, Contender), Cell>;
 
 #[derive(Serialize)]
+struct Json {
+    rows: Vec<JsonRow>,
+}
+
+#[derive(Serialize)]
 struct JsonRow {
     system: String,
     profile: String,
@@ -71,10 +76,7 @@ struct Gap {
 pub fn print_json(cells: &Cells) -> Result<()> {
     let mut rows = Vec::new();
     for ((row, _), cell) in cells {
-        for (fault, samples) in [
-            (row.to_string(), cell.samples.clone()),
-            (format!("{row}/calm"), calm(cell)),
-        ] {
+        for (fault, samples) in [(row.to_string(), cell.samples.clone()), (format!("{row}/calm"), calm(cell))] {
             let gaps: Vec<_> = samples.iter().map(|s| s.gap_ns).collect();
             let lost: Vec<_> = samples.iter().map(|s| s.lost).collect();
             rows.push(JsonRow {
@@ -93,7 +95,8 @@ pub fn print_json(cells: &Cells) -> Result<()> {
             });
         }
     }
-    writeln!(std::io::stdout(), "{}", serde_json::json!({ "rows": rows }))?;
+    // Structs rather than `json!`, which would sort the keys.
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(&Json { rows })?)?;
     Ok(())
 }
 
@@ -124,8 +127,7 @@ pub fn print_table(cells: &Cells) {
     for ((row, _), cell) in cells {
         let all = &cell.samples;
         let quiet = calm(cell);
-        let column =
-            |samples: &[Sample], f: fn(&Sample) -> u64| samples.iter().map(f).collect::<Vec<_>>();
+        let column = |samples: &[Sample], f: fn(&Sample) -> u64| samples.iter().map(f).collect::<Vec<_>>();
         let (gaps, calm_gaps) = (column(all, |s| s.gap_ns), column(&quiet, |s| s.gap_ns));
         let overlaps = column(all, |s| s.overlap_ns);
         let takeovers: Vec<_> = all.iter().filter_map(|s| s.takeover_ns).collect();
@@ -140,18 +142,11 @@ pub fn print_table(cells: &Cells) {
             quiet.len().to_string(),
             shown(median(&calm_gaps)),
             shown(quantile(&calm_gaps, 0.95)),
-            if takeovers.is_empty() {
-                "–".to_owned()
-            } else {
-                shown(median(&takeovers))
-            },
+            if takeovers.is_empty() { "–".to_owned() } else { shown(median(&takeovers)) },
             median(&column(all, |s| s.lost)).to_string(),
             shown(median(&overlaps)),
             shown(quantile(&overlaps, 1.0)),
-            all.iter()
-                .map(|s| s.false_failovers)
-                .sum::<u64>()
-                .to_string(),
+            all.iter().map(|s| s.false_failovers).sum::<u64>().to_string(),
             shown(quantile(&column(all, |s| s.stall_ns), 1.0)),
             all.iter().filter(|s| s.unexpected).count().to_string(),
             cell.failed.to_string(),
@@ -161,20 +156,12 @@ pub fn print_table(cells: &Cells) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     eprintln!("{table}");
-    eprintln!(
-        "calm: without the trials in which the machine itself stalled for longer than a quarter of the lease"
-    );
-    eprintln!(
-        "(keepalived has no lease: than one advertisement). takeover: from the fault to another node's service."
-    );
+    eprintln!("calm: without the trials in which the machine itself stalled for longer than a quarter of the lease");
+    eprintln!("(keepalived has no lease: than one advertisement). takeover: from the fault to another node's service.");
 }
 
 fn calm(cell: &Cell) -> Vec<Sample> {
-    cell.samples
-        .iter()
-        .filter(|s| s.stall_ns <= cell.stall_limit_ns)
-        .copied()
-        .collect()
+    cell.samples.iter().filter(|s| s.stall_ns <= cell.stall_limit_ns).copied().collect()
 }
 
 fn ms(ns: Nanos) -> f64 {

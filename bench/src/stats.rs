@@ -30,13 +30,6 @@ mod tests {
         assert_eq!((median(&[7]), quantile(&[7], 0.95)), (7, 7));
         assert_eq!((median(&[3, 1, 2]), median(&[4, 1, 3, 2])), (2, 2));
         let hundred: Vec<u64> = (1..=100).rev().collect();
-        assert_eq!(
-            (
-                quantile(&hundred, 0.95),
-                quantile(&hundred, 1.0),
-                quantile(&hundred, 0.0)
-            ),
-            (95, 100, 1)
-        );
+        assert_eq!((quantile(&hundred, 0.95), quantile(&hundred, 1.0), quantile(&hundred, 0.0)), (95, 100, 1));
     }
 }

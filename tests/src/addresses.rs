@@ -48,32 +48,16 @@ struct Shared {
 impl AddressRecorder {
     /// Starts to record the address events of all nodes.
     pub fn start(lab: &Lab) -> Result<Self> {
-        let sockets = lab
-            .nodes
-            .iter()
-            .map(|node| node.ns.run(subscribe)?)
-            .collect::<Result<Vec<_>>>()?;
-        let shared = Arc::new(Shared {
-            stop: AtomicBool::new(false),
-            events: Mutex::default(),
-        });
+        let sockets = lab.nodes.iter().map(|node| node.ns.run(subscribe)?).collect::<Result<Vec<_>>>()?;
+        let shared = Arc::new(Shared { stop: AtomicBool::new(false), events: Mutex::default() });
         let inside = shared.clone();
-        let thread = realtime::spawn("addresses", realtime::PROBE, move || {
-            Ok(move || inside.run(&sockets))
-        })?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        let thread = realtime::spawn("addresses", realtime::PROBE, move || Ok(move || inside.run(&sockets)))?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// All events so far.
     pub fn events(&self) -> Vec<Event> {
-        self.shared
-            .events
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.shared.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// From when to when each node held `address`; what is still held counts until `now`.
@@ -89,18 +73,10 @@ fn tenures(events: &[Event], address: IpAddr, now: Nanos) -> Vec<Tenure> {
         if event.added {
             held.entry(event.node).or_insert(event.at);
         } else if let Some(first) = held.remove(&event.node) {
-            tenures.push(Tenure {
-                holder: event.node,
-                first,
-                last: event.at,
-            });
+            tenures.push(Tenure { holder: event.node, first, last: event.at });
         }
     }
-    tenures.extend(held.into_iter().map(|(holder, first)| Tenure {
-        holder,
-        first,
-        last: now.max(first),
-    }));
+    tenures.extend(held.into_iter().map(|(holder, first)| Tenure { holder, first, last: now.max(first) }));
     tenures
 }
 
@@ -117,14 +93,8 @@ impl Shared {
     fn run(&self, sockets: &[OwnedFd]) {
         let mut buffer = vec![0u8; 1 << 16];
         while !self.stop.load(Ordering::Relaxed) {
-            let mut fds: Vec<_> = sockets
-                .iter()
-                .map(|s| PollFd::new(s, PollFlags::IN))
-                .collect();
-            let timeout = Timespec {
-                tv_sec: 0,
-                tv_nsec: 100_000_000,
-            };
+            let mut fds: Vec<_> = sockets.iter().map(|s| PollFd::new(s, PollFlags::IN)).collect();
+            let timeout = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
             if poll(&mut fds, Some(&timeout)).is_err() {
                 continue;
             }
@@ -139,12 +109,7 @@ impl Shared {
                 let found = parse(&buffer[..length]);
                 let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
                 let room = EVENTS_MAX - events.len().min(EVENTS_MAX);
-                events.extend(found.into_iter().take(room).map(|(address, added)| Event {
-                    at,
-                    node,
-                    address,
-                    added,
-                }));
+                events.extend(found.into_iter().take(room).map(|(address, added)| Event { at, node, address, added }));
             }
         }
     }
@@ -154,11 +119,7 @@ impl Shared {
 fn subscribe() -> Result<OwnedFd> {
     // SAFETY: plain system calls; the address is zeroed plain data, and the descriptor is owned at once.
     unsafe {
-        let fd = libc::socket(
-            libc::AF_NETLINK,
-            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-            libc::NETLINK_ROUTE,
-        );
+        let fd = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE);
         if fd < 0 {
             return Err(io::Error::last_os_error()).context("cannot open a netlink socket");
         }
@@ -195,9 +156,7 @@ fn parse(mut bytes: &[u8]) -> Vec<(IpAddr, bool)> {
                 _ => None,
             };
             // IFA_LOCAL is the address itself; IFA_ADDRESS is the peer's on point-to-point links, and all that IPv6 has.
-            if value.is_some()
-                && (kind == libc::IFA_LOCAL || (kind == libc::IFA_ADDRESS && address.is_none()))
-            {
+            if value.is_some() && (kind == libc::IFA_LOCAL || (kind == libc::IFA_ADDRESS && address.is_none())) {
                 address = value;
             }
         }
@@ -231,26 +190,12 @@ mod tests {
 
     #[test]
     fn addresses_that_come_and_go_are_recorded() {
-        let lab = Lab::new(Spec {
-            arbiter: false,
-            clients: 0,
-            ..Spec::usual("addresses-test")
-        })
-        .unwrap();
+        let lab = Lab::new(Spec { arbiter: false, clients: 0, ..Spec::usual("addresses-test") }).unwrap();
         let recorder = AddressRecorder::start(&lab).unwrap();
-        lab.nodes[1]
-            .ns
-            .ip("address add 192.0.2.77/24 dev front0\naddress add 2001:db8::77/64 dev front0")
-            .unwrap();
-        lab.nodes[1]
-            .ns
-            .ip("address del 192.0.2.77/24 dev front0")
-            .unwrap();
+        lab.nodes[1].ns.ip("address add 192.0.2.77/24 dev front0\naddress add 2001:db8::77/64 dev front0").unwrap();
+        lab.nodes[1].ns.ip("address del 192.0.2.77/24 dev front0").unwrap();
         let last = |e: &Event| !e.added && e.address.is_ipv4();
-        wait::until(Duration::from_secs(5), "the last event", || {
-            Ok(recorder.events().iter().any(last))
-        })
-        .unwrap();
+        wait::until(Duration::from_secs(5), "the last event", || Ok(recorder.events().iter().any(last))).unwrap();
         let v4 = recorder.tenures("192.0.2.77".parse().unwrap(), clock::now());
         let v6 = recorder.tenures("2001:db8::77".parse().unwrap(), clock::now());
         assert_eq!((v4.len(), v4[0].holder), (1, 1));

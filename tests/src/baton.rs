@@ -53,28 +53,15 @@ impl Profile {
             "fast" => (1, 4),
             _ => bail!("no profile is named `{name}`; there are default, quick and fast"),
         };
-        let (interval, lease) = (
-            Duration::from_millis(interval),
-            Duration::from_millis(lease),
-        );
-        Ok(Self {
-            name: name.to_owned(),
-            interval,
-            lease,
-            line: format!("profile = \"{name}\"\n"),
-        })
+        let (interval, lease) = (Duration::from_millis(interval), Duration::from_millis(lease));
+        Ok(Self { name: name.to_owned(), interval, lease, line: format!("profile = \"{name}\"\n") })
     }
 
     /// Any other pair of intervals.
     pub fn custom(interval: Duration, lease: Duration) -> Self {
         let (i, l) = (interval.as_millis(), lease.as_millis());
         let line = format!("interval = \"{i}ms\"\nlease = \"{l}ms\"\n");
-        Self {
-            name: format!("{i}ms/{l}ms"),
-            interval,
-            lease,
-            line,
-        }
+        Self { name: format!("{i}ms/{l}ms"), interval, lease, line }
     }
 }
 
@@ -93,32 +80,20 @@ pub struct Baton {
 impl Baton {
     /// Agents with a profile. `inspect` reads what the gates recorded.
     pub fn new(profile: Profile, inspect: Option<Inspect>) -> Self {
-        Self {
-            profile,
-            members: Vec::new(),
-            frozen: None,
-            inspect,
-            mounted: false,
-        }
+        Self { profile, members: Vec::new(), frozen: None, inspect, mounted: false }
     }
 
     /// The agent's program: `BATON_BIN`, or `baton` beside the folder of the running test.
     pub fn program() -> Result<PathBuf> {
         if let Some(path) = std::env::var_os("BATON_BIN") {
             let path = PathBuf::from(path);
-            ensure!(
-                path.is_file(),
-                "BATON_BIN names {}, which is no file",
-                path.display()
-            );
+            ensure!(path.is_file(), "BATON_BIN names {}, which is no file", path.display());
             return Ok(path);
         }
         let me = std::env::current_exe()?;
         let folders = me.ancestors().skip(1).take(2);
         let found = folders.map(|f| f.join("baton")).find(|f| f.is_file());
-        found.context(
-            "there is no `baton` program; run `cargo build --package baton`, or set BATON_BIN",
-        )
+        found.context("there is no `baton` program; run `cargo build --package baton`, or set BATON_BIN")
     }
 
     /// The folder of a voter's agent.
@@ -134,10 +109,7 @@ impl Baton {
     /// Runs a command of `baton` against the agent on a voter, and returns what it printed.
     pub fn command(lab: &Lab, machine: &Machine, arguments: &[&str]) -> Result<String> {
         let mut command = machine.ns.command(Self::program()?);
-        command
-            .arg("--config")
-            .arg(configuration_file(lab, machine))
-            .args(arguments);
+        command.arg("--config").arg(configuration_file(lab, machine)).args(arguments);
         let output = command.output().context("cannot run `baton`")?;
         ensure!(
             output.status.success(),
@@ -155,12 +127,8 @@ impl Baton {
         let Ok(answer) = ask(&socket(lab, machine), r#"{"request":"status"}"#) else {
             return Ok(None);
         };
-        let answer: Value =
-            serde_json::from_str(&answer).context("the agent's answer is no JSON")?;
-        ensure!(
-            answer["response"] == "status",
-            "the agent refused to tell its status: {answer}"
-        );
+        let answer: Value = serde_json::from_str(&answer).context("the agent's answer is no JSON")?;
+        ensure!(answer["response"] == "status", "the agent refused to tell its status: {answer}");
         Ok(Some(answer["status"].clone()))
     }
 
@@ -169,34 +137,17 @@ impl Baton {
             return Ok(());
         }
         let key = lab.home().path().join("cluster.key");
-        let made = Command::new(Self::program()?)
-            .arg("keygen")
-            .arg(&key)
-            .output()
-            .context("cannot run `baton`")?;
-        ensure!(
-            made.status.success(),
-            "`baton keygen` failed: {}",
-            String::from_utf8_lossy(&made.stderr)
-        );
+        let made = Command::new(Self::program()?).arg("keygen").arg(&key).output().context("cannot run `baton`")?;
+        ensure!(made.status.success(), "`baton keygen` failed: {}", String::from_utf8_lossy(&made.stderr));
         for machine in lab.voters() {
             let folder = Self::folder(lab, machine);
             for part in ["data", "run", "bpf"] {
                 fs::create_dir_all(folder.join(part))?;
             }
             let bpf = folder.join("bpf");
-            mount(
-                "bpf",
-                &bpf,
-                "bpf",
-                MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
-                c"mode=0700",
-            )
-            .with_context(|| format!("cannot mount a BPF file system on {}", bpf.display()))?;
-            fs::write(
-                configuration_file(lab, machine),
-                configuration(lab, machine, &self.profile, &key),
-            )?;
+            mount("bpf", &bpf, "bpf", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, c"mode=0700")
+                .with_context(|| format!("cannot mount a BPF file system on {}", bpf.display()))?;
+            fs::write(configuration_file(lab, machine), configuration(lab, machine, &self.profile, &key))?;
         }
         self.mounted = true;
         Ok(())
@@ -204,10 +155,7 @@ impl Baton {
 
     /// The statuses of all voters whose agent answers.
     fn statuses(&self, lab: &Lab) -> Result<Vec<Value>> {
-        let all: Result<Vec<_>> = lab
-            .voters()
-            .map(|machine| Self::status(lab, machine))
-            .collect();
+        let all: Result<Vec<_>> = lab.voters().map(|machine| Self::status(lab, machine)).collect();
         Ok(all?.into_iter().flatten().collect())
     }
 }
@@ -270,9 +218,7 @@ fn configuration(lab: &Lab, me: &Machine, profile: &Profile, key: &Path) -> Stri
 
 fn group(status: &Value) -> &Value {
     let groups = status["groups"].as_array();
-    groups
-        .and_then(|groups| groups.iter().find(|g| g["name"] == GROUP))
-        .unwrap_or(&Value::Null)
+    groups.and_then(|groups| groups.iter().find(|g| g["name"] == GROUP)).unwrap_or(&Value::Null)
 }
 
 impl System for Baton {
@@ -306,16 +252,8 @@ impl System for Baton {
             }
             *member = None;
             let mut command = Command::new(Self::program()?);
-            command
-                .arg("--config")
-                .arg(configuration_file(lab, machine))
-                .args(["agent", "--name", &machine.name]);
-            *member = Some(Proc::spawn(
-                lab.home(),
-                &machine.ns,
-                &format!("baton-{}", machine.name),
-                command,
-            )?);
+            command.arg("--config").arg(configuration_file(lab, machine)).args(["agent", "--name", &machine.name]);
+            *member = Some(Proc::spawn(lab.home(), &machine.ns, &format!("baton-{}", machine.name), command)?);
         }
         Ok(())
     }
@@ -342,26 +280,15 @@ impl System for Baton {
                 && voters.is_some_and(|v| v.iter().all(|v| v["life"] == "alive"))
                 && group(s)["moving_to"].is_null()
         });
-        let serves = statuses
-            .iter()
-            .any(|s| s["node"] == owner && group(s)["serving_here"] == true);
-        let spare = statuses.iter().any(|s| {
-            group(s)["candidates"]
-                .as_array()
-                .is_some_and(|c| !c.is_empty())
-        });
+        let serves = statuses.iter().any(|s| s["node"] == owner && group(s)["serving_here"] == true);
+        let spare = statuses.iter().any(|s| group(s)["candidates"].as_array().is_some_and(|c| !c.is_empty()));
         Ok(statuses.len() == self.members.len() && agreed && serves && spare)
     }
 
     fn owner(&mut self, lab: &Lab) -> Result<Option<usize>> {
         let statuses = self.statuses(lab)?;
-        let newest = statuses
-            .iter()
-            .map(group)
-            .max_by_key(|g| g["epoch"].as_u64());
-        Ok(newest
-            .and_then(|g| g["owner"].as_str())
-            .and_then(|name| lab.node(name)))
+        let newest = statuses.iter().map(group).max_by_key(|g| g["epoch"].as_u64());
+        Ok(newest.and_then(|g| g["owner"].as_str()).and_then(|name| lab.node(name)))
     }
 
     fn process(&mut self, node: usize) -> Option<&mut Proc> {
@@ -386,11 +313,7 @@ impl System for Baton {
     /// Every owner has an epoch of its own.
     fn takeovers(&mut self, lab: &Lab) -> Result<u64> {
         let epochs = self.statuses(lab)?;
-        epochs
-            .iter()
-            .filter_map(|s| group(s)["epoch"].as_u64())
-            .max()
-            .context("no agent tells its epoch")
+        epochs.iter().filter_map(|s| group(s)["epoch"].as_u64()).max().context("no agent tells its epoch")
     }
 
     fn tenures(&mut self, lab: &Lab) -> Result<Option<Vec<Tenure>>> {
@@ -398,11 +321,7 @@ impl System for Baton {
     }
 
     fn logs(&mut self) -> String {
-        self.members
-            .iter()
-            .flatten()
-            .map(|m| format!("--- {}\n{}\n", m.name(), m.output()))
-            .collect()
+        self.members.iter().flatten().map(|m| format!("--- {}\n{}\n", m.name(), m.output())).collect()
     }
 
     fn kill(&mut self, node: usize) -> Result<()> {

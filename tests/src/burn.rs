@@ -20,8 +20,6 @@ impl Burners {
             command.args(["-c", "while :; do :; done"]);
             Proc::spawn(home, ns, &format!("burner{n}"), command)
         };
-        Ok(Self {
-            _processes: (0..count).map(start).collect::<Result<_>>()?,
-        })
+        Ok(Self { _processes: (0..count).map(start).collect::<Result<_>>()? })
     }
 }

@@ -36,10 +36,7 @@ struct Faults {
 
 impl Wires {
     pub(crate) fn new(ns: NetNs) -> Self {
-        Self {
-            ns,
-            faults: Mutex::default(),
-        }
+        Self { ns, faults: Mutex::default() }
     }
 
     fn faults(&self) -> MutexGuard<'_, Faults> {
@@ -48,21 +45,12 @@ impl Wires {
 
     /// Cuts a machine off the networks, both ways. Its links stay up: the switch behind them is dead.
     pub fn cut_off(&self, machine: &str, networks: &[impl AsRef<str>]) -> Result<()> {
-        self.lose(
-            networks
-                .iter()
-                .flat_map(|n| [loss(n, Some(machine), None), loss(n, None, Some(machine))]),
-        )
+        self.lose(networks.iter().flat_map(|n| [loss(n, Some(machine), None), loss(n, None, Some(machine))]))
     }
 
     /// Cuts two machines off each other, both ways; each still reaches all others.
     pub fn cut_between(&self, one: &str, other: &str, networks: &[impl AsRef<str>]) -> Result<()> {
-        self.lose(networks.iter().flat_map(|n| {
-            [
-                loss(n, Some(one), Some(other)),
-                loss(n, Some(other), Some(one)),
-            ]
-        }))
+        self.lose(networks.iter().flat_map(|n| [loss(n, Some(one), Some(other)), loss(n, Some(other), Some(one))]))
     }
 
     /// Loses what a machine sends: nobody hears it, but it hears everybody.
@@ -87,11 +75,7 @@ impl Wires {
     /// Ends all faults of the networks.
     pub fn heal(&self) -> Result<()> {
         let mut faults = self.faults();
-        let ups: String = faults
-            .down
-            .iter()
-            .map(|end| format!("link set {end} up\n"))
-            .collect();
+        let ups: String = faults.down.iter().map(|end| format!("link set {end} up\n")).collect();
         if !ups.is_empty() {
             self.ns.ip(&ups)?;
             faults.down.clear();
@@ -116,11 +100,7 @@ impl Wires {
 
 fn loss(network: &impl AsRef<str>, from: Option<&str>, to: Option<&str>) -> Loss {
     let network = network.as_ref().to_owned();
-    Loss {
-        network,
-        from: from.map(str::to_owned),
-        to: to.map(str::to_owned),
-    }
+    Loss { network, from: from.map(str::to_owned), to: to.map(str::to_owned) }
 }
 
 /// The whole rule set; naming the table before deleting it makes the first use and every later one alike.

@@ -26,40 +26,25 @@ impl Frozen {
             let name = fs::read_to_string(path.join("comm"))?;
             if name.contains(but) {
                 spared += 1;
-            } else if let Some(Ok(tid)) = path
-                .file_name()
-                .and_then(|n| n.to_str())
-                .map(str::parse::<i32>)
-            {
+            } else if let Some(Ok(tid)) = path.file_name().and_then(|n| n.to_str()).map(str::parse::<i32>) {
                 threads.push(tid);
             }
         }
-        ensure!(
-            spared > 0,
-            "no thread of process {pid} has `{but}` in its name, so there is nothing to spare"
-        );
+        ensure!(spared > 0, "no thread of process {pid} has `{but}` in its name, so there is nothing to spare");
         let (end, ended) = mpsc::channel::<()>();
         let (ready, result) = mpsc::sync_channel(1);
         // The kernel knows the tracing *thread*: it freezes, waits for the end, and lets go by ending itself.
-        let tracer = std::thread::Builder::new()
-            .name("tracer".to_owned())
-            .spawn(move || {
-                let frozen = threads.iter().try_for_each(|tid| freeze(*tid));
-                let failed = frozen.is_err();
-                drop(ready.send(frozen));
-                if !failed {
-                    // Nothing is ever sent: the channel's end is the message.
-                    ended.recv().ok();
-                }
-            })?;
-        result
-            .recv()
-            .context("the tracer died")?
-            .context("cannot freeze a thread; run as root")?;
-        Ok(Self {
-            end: Some(end),
-            tracer: Some(tracer),
-        })
+        let tracer = std::thread::Builder::new().name("tracer".to_owned()).spawn(move || {
+            let frozen = threads.iter().try_for_each(|tid| freeze(*tid));
+            let failed = frozen.is_err();
+            drop(ready.send(frozen));
+            if !failed {
+                // Nothing is ever sent: the channel's end is the message.
+                ended.recv().ok();
+            }
+        })?;
+        result.recv().context("the tracer died")?.context("cannot freeze a thread; run as root")?;
+        Ok(Self { end: Some(end), tracer: Some(tracer) })
     }
 }
 
@@ -106,25 +91,16 @@ mod tests {
             let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
             stat.rsplit(')').next().unwrap().trim_start().chars().next()
         };
-        wait::until(Duration::from_secs(5), "the loop to run", || {
-            Ok(state() == Some('R'))
-        })
-        .unwrap();
+        wait::until(Duration::from_secs(5), "the loop to run", || Ok(state() == Some('R'))).unwrap();
         assert!(Frozen::all_but(process.pid(), "no such name").is_err());
         let comm = fs::read_to_string(format!("/proc/{}/comm", process.pid())).unwrap();
-        assert!(
-            Frozen::all_but(process.pid(), comm.trim()).is_ok(),
-            "everything spared is nothing frozen"
-        );
+        assert!(Frozen::all_but(process.pid(), comm.trim()).is_ok(), "everything spared is nothing frozen");
         let tracer = std::thread::spawn({
             let pid = i32::try_from(process.pid()).unwrap();
             move || freeze(pid)
         });
         tracer.join().unwrap().unwrap();
         // Its tracer has ended, so it goes on.
-        wait::until(Duration::from_secs(5), "the loop to run", || {
-            Ok(state() == Some('R'))
-        })
-        .unwrap();
+        wait::until(Duration::from_secs(5), "the loop to run", || Ok(state() == Some('R'))).unwrap();
     }
 }

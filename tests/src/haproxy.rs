@@ -22,12 +22,7 @@ impl Proxies {
         let mut servers = String::new();
         for machine in &lab.back_ends {
             let (address, _) = machine.front.context("a back end stands on the front")?;
-            writeln!(
-                servers,
-                "  server {} {address}:{}",
-                machine.name,
-                http::PORT
-            )?;
+            writeln!(servers, "  server {} {address}:{}", machine.name, http::PORT)?;
         }
         let text = format!(
             "defaults\n  mode http\n  timeout connect 1s\n  timeout client 5s\n  timeout server 5s\n\
@@ -43,8 +38,6 @@ impl Proxies {
             command.arg("-db").arg("-f").arg(&file);
             Proc::spawn(lab.home(), &machine.ns, &name, command)
         };
-        Ok(Self {
-            _processes: lab.nodes.iter().map(start).collect::<Result<_>>()?,
-        })
+        Ok(Self { _processes: lab.nodes.iter().map(start).collect::<Result<_>>()? })
     }
 }

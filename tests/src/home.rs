@@ -41,16 +41,11 @@ impl Home {
         clean_up_on_signals();
         reap();
         let pid = std::process::id();
-        let start =
-            start_time(pid).context("this process has no readable /proc entry; mount /proc")?;
+        let start = start_time(pid).context("this process has no readable /proc entry; mount /proc")?;
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let path = Path::new(ROOT).join(format!("{pid}-{start}-{serial}-{name}"));
-        fs::create_dir_all(&path).with_context(|| {
-            format!(
-                "cannot make the lab's folder {}; the lab needs root",
-                path.display()
-            )
-        })?;
+        fs::create_dir_all(&path)
+            .with_context(|| format!("cannot make the lab's folder {}; the lab needs root", path.display()))?;
         live().push(path.clone());
         Ok(Self { path })
     }
@@ -95,10 +90,9 @@ pub fn reap() {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let mut words = name.to_str().unwrap_or("").splitn(3, '-');
-        let (Some(Ok(pid)), Some(Ok(start))) = (
-            words.next().map(str::parse::<u32>),
-            words.next().map(str::parse::<u64>),
-        ) else {
+        let (Some(Ok(pid)), Some(Ok(start))) =
+            (words.next().map(str::parse::<u32>), words.next().map(str::parse::<u64>))
+        else {
             continue;
         };
         if start_time(pid) != Some(start) {
@@ -123,11 +117,7 @@ fn take_away(path: &Path, keep: bool) {
         }
     }
     for mount in mounts_below(path).iter().rev() {
-        report(
-            unmount(mount, UnmountFlags::DETACH).map_err(io::Error::from),
-            "unmount",
-            mount,
-        );
+        report(unmount(mount, UnmountFlags::DETACH).map_err(io::Error::from), "unmount", mount);
     }
     if !keep {
         report(fs::remove_dir_all(path), "remove", path);
@@ -150,10 +140,9 @@ fn end_children(path: &Path) {
     };
     for line in list.lines() {
         let mut words = line.split_whitespace();
-        let (Some(Ok(pid)), Some(Ok(start))) = (
-            words.next().map(str::parse::<u32>),
-            words.next().map(str::parse::<u64>),
-        ) else {
+        let (Some(Ok(pid)), Some(Ok(start))) =
+            (words.next().map(str::parse::<u32>), words.next().map(str::parse::<u64>))
+        else {
             continue;
         };
         let Some(target) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
@@ -202,11 +191,7 @@ extern "C" fn on_signal(signal: libc::c_int) {
     let byte = u8::try_from(signal).unwrap_or(0);
     // SAFETY: write(2) is async-signal-safe, and the byte lives on this stack.
     unsafe {
-        libc::write(
-            WAKE.load(Ordering::Relaxed),
-            std::ptr::from_ref(&byte).cast(),
-            1,
-        );
+        libc::write(WAKE.load(Ordering::Relaxed), std::ptr::from_ref(&byte).cast(), 1);
     }
 }
 

@@ -49,16 +49,11 @@ pub struct BackEnd {
 impl BackEnd {
     /// Serves on [`PORT`] in `ns`.
     pub fn start(ns: &NetNs, name: &str) -> Result<Self> {
-        let listener = ns
-            .run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))?
-            .context("cannot serve HTTP")?;
+        let listener = ns.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))?.context("cannot serve HTTP")?;
         listener.set_nonblocking(true)?;
         let stop = Arc::new(AtomicBool::new(false));
         let inside = stop.clone();
-        let answer = format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{name}",
-            name.len()
-        );
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{name}", name.len());
         let thread = thread::spawn(move || {
             while !inside.load(Ordering::Relaxed) {
                 match listener.accept() {
@@ -68,12 +63,7 @@ impl BackEnd {
                 }
             }
         });
-        Ok(Self {
-            _worker: Worker {
-                stop,
-                thread: Some(thread),
-            },
-        })
+        Ok(Self { _worker: Worker { stop, thread: Some(thread) } })
     }
 }
 
@@ -115,8 +105,7 @@ impl Asker {
             }
             while !inside.load(Ordering::Relaxed) {
                 let began = clock::now();
-                let good = ask(SocketAddr::new(vip, 80))
-                    .is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"));
+                let good = ask(SocketAddr::new(vip, 80)).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"));
                 let mut results = sink.lock().unwrap_or_else(PoisonError::into_inner);
                 if results.len() < RESULTS_MAX {
                     results.push((began, good));
@@ -125,23 +114,14 @@ impl Asker {
                 thread::sleep(PAUSE);
             }
         });
-        Ok(Self {
-            _worker: Worker {
-                stop,
-                thread: Some(thread),
-            },
-            results,
-        })
+        Ok(Self { _worker: Worker { stop, thread: Some(thread) }, results })
     }
 
     /// The requests that began in a window.
     pub fn report(&self, from: Nanos, to: Nanos) -> Asked {
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         let mut asked = Asked::default();
-        for (_, good) in results
-            .iter()
-            .filter(|(began, _)| (from..=to).contains(began))
-        {
+        for (_, good) in results.iter().filter(|(began, _)| (from..=to).contains(began)) {
             if *good {
                 asked.answered += 1;
             } else {

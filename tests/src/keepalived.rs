@@ -44,15 +44,7 @@ impl Keepalived {
     }
 
     fn new(advert: &'static str, profile: &'static str, period: Duration, realtime: bool) -> Self {
-        Self {
-            advert,
-            profile,
-            period,
-            realtime,
-            members: Vec::new(),
-            leaving: None,
-            logs: Vec::new(),
-        }
+        Self { advert, profile, period, realtime, members: Vec::new(), leaving: None, logs: Vec::new() }
     }
 
     fn configuration(&self, node: usize) -> String {
@@ -75,39 +67,21 @@ impl Keepalived {
 
     fn spawn(&self, lab: &Lab, node: usize) -> Result<Proc> {
         let machine = &lab.nodes[node];
-        let path = |suffix: &str| {
-            lab.home()
-                .path()
-                .join(format!("keepalived-{}.{suffix}", machine.name))
-        };
+        let path = |suffix: &str| lab.home().path().join(format!("keepalived-{}.{suffix}", machine.name));
         let configuration = path("conf");
         fs::write(&configuration, self.configuration(node))?;
         // What a killed daemon left on the front is taken away, as an administrator would before the next start.
-        machine
-            .ns
-            .feed("ip", &["-force", "-batch", "-"], &leftovers())
-            .ok();
+        machine.ns.feed("ip", &["-force", "-batch", "-"], &leftovers()).ok();
         for stale in ["pid", "vrrp.pid"] {
             fs::remove_file(path(stale)).ok();
         }
         let mut command = Command::new("keepalived");
         command
-            .args([
-                "--dont-fork",
-                "--vrrp",
-                "--log-console",
-                "--no-syslog",
-                "--log-detail",
-            ])
+            .args(["--dont-fork", "--vrrp", "--log-console", "--no-syslog", "--log-detail"])
             .arg(format!("--use-file={}", configuration.display()))
             .arg(format!("--pid={}", path("pid").display()))
             .arg(format!("--vrrp_pid={}", path("vrrp.pid").display()));
-        Proc::spawn(
-            lab.home(),
-            &machine.ns,
-            &format!("keepalived-{}", machine.name),
-            command,
-        )
+        Proc::spawn(lab.home(), &machine.ns, &format!("keepalived-{}", machine.name), command)
     }
 
     /// The state that a member entered last, by its log.
@@ -145,28 +119,16 @@ impl System for Keepalived {
 
     fn start(&mut self, lab: &Lab) -> Result<()> {
         self.members.resize_with(lab.nodes.len(), || None);
-        if let Some(member) = self
-            .leaving
-            .take()
-            .and_then(|node| self.members[node].as_mut())
-        {
+        if let Some(member) = self.leaving.take().and_then(|node| self.members[node].as_mut()) {
             member.terminate(STOP_LIMIT)?;
         }
         for node in 0..lab.nodes.len() {
-            if self.members[node]
-                .as_mut()
-                .is_none_or(|member| !member.is_running())
-            {
+            if self.members[node].as_mut().is_none_or(|member| !member.is_running()) {
                 self.members[node] = None;
                 self.members[node] = Some(self.spawn(lab, node)?);
             }
         }
-        self.logs = self
-            .members
-            .iter()
-            .flatten()
-            .map(|member| member.log().to_owned())
-            .collect();
+        self.logs = self.members.iter().flatten().map(|member| member.log().to_owned()).collect();
         Ok(())
     }
 
@@ -178,12 +140,8 @@ impl System for Keepalived {
                 bail!("{} ended by itself:\n{}", member.name(), member.output());
             }
         }
-        let masters = (0..lab.nodes.len())
-            .filter(|n| self.state(*n).as_deref() == Some("MASTER"))
-            .count();
-        let backups = (0..lab.nodes.len())
-            .filter(|n| self.state(*n).as_deref() == Some("BACKUP"))
-            .count();
+        let masters = (0..lab.nodes.len()).filter(|n| self.state(*n).as_deref() == Some("MASTER")).count();
+        let backups = (0..lab.nodes.len()).filter(|n| self.state(*n).as_deref() == Some("BACKUP")).count();
         Ok(masters == 1 && backups == lab.nodes.len() - 1)
     }
 
@@ -211,9 +169,7 @@ impl System for Keepalived {
         let mut count = 0;
         for log in &self.logs {
             let text = fs::read(log)?;
-            count += String::from_utf8_lossy(&text)
-                .matches("Entering MASTER STATE")
-                .count() as u64;
+            count += String::from_utf8_lossy(&text).matches("Entering MASTER STATE").count() as u64;
         }
         Ok(count)
     }
@@ -223,11 +179,7 @@ impl System for Keepalived {
     }
 
     fn logs(&mut self) -> String {
-        self.members
-            .iter()
-            .flatten()
-            .map(|m| format!("--- {}\n{}\n", m.name(), m.output()))
-            .collect()
+        self.members.iter().flatten().map(|m| format!("--- {}\n{}\n", m.name(), m.output())).collect()
     }
 
     fn stop(&mut self) -> Result<()> {

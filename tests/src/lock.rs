@@ -27,10 +27,7 @@ impl Exclusive {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                eprintln!(
-                    "baton-lab: waiting for another lab to end ({})",
-                    path.display()
-                );
+                eprintln!("baton-lab: waiting for another lab to end ({})", path.display());
                 while let Err(error) = file.lock() {
                     if error.kind() != ErrorKind::Interrupted {
                         return Err(error).context("cannot lock the lab");

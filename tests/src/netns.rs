@@ -36,17 +36,13 @@ impl NetNs {
         in_thread(move || {
             // SAFETY: unshare(2) of the network namespace touches no memory; only this short-lived thread moves.
             if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-                return Err(anyhow!(io::Error::last_os_error())
-                    .context("cannot make a network namespace; run as root"));
+                return Err(anyhow!(io::Error::last_os_error()).context("cannot make a network namespace; run as root"));
             }
             mount_bind("/proc/thread-self/ns/net", &target)
                 .with_context(|| format!("cannot bind a namespace to {}", target.display()))
         })??;
         let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        let ns = Self {
-            file: Arc::new(file),
-            path,
-        };
+        let ns = Self { file: Arc::new(file), path };
         ns.ip("link set lo up")?;
         Ok(ns)
     }
@@ -58,18 +54,14 @@ impl NetNs {
 
     /// Moves the calling thread into the namespace, for good.
     pub fn enter(&self) -> io::Result<()> {
-        Ok(move_into_link_name_space(
-            self.file.as_fd(),
-            Some(LinkNameSpaceType::Network),
-        )?)
+        Ok(move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?)
     }
 
     /// Runs `work` in a thread inside the namespace and returns its result. Sockets made there stay in the namespace.
     pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let ns = self.clone();
         in_thread(move || {
-            ns.enter()
-                .with_context(|| format!("cannot enter {}", ns.path.display()))?;
+            ns.enter().with_context(|| format!("cannot enter {}", ns.path.display()))?;
             Ok(work())
         })?
     }
@@ -110,18 +102,13 @@ impl NetNs {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| {
-                format!("cannot run `{program}`; `cargo xtask setup` installs what the lab needs")
-            })?;
+            .with_context(|| format!("cannot run `{program}`; `cargo xtask setup` installs what the lab needs"))?;
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(input.as_bytes())?;
         }
         let output = child.wait_with_output()?;
         if !output.status.success() {
-            bail!(
-                "`{program}` refused:\n{input}\n{}",
-                String::from_utf8_lossy(&output.stderr).trim_end()
-            );
+            bail!("`{program}` refused:\n{input}\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
         }
         Ok(())
     }
@@ -129,16 +116,12 @@ impl NetNs {
     /// Sets a `net.*` sysctl inside the namespace, named by its path below /proc/sys.
     pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         let (path, value) = (Path::new("/proc/sys").join(name), value.to_owned());
-        self.run(move || {
-            fs::write(&path, value).with_context(|| format!("cannot set {}", path.display()))
-        })?
+        self.run(move || fs::write(&path, value).with_context(|| format!("cannot set {}", path.display())))?
     }
 }
 
 fn in_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    thread::spawn(work)
-        .join()
-        .map_err(|_panic| anyhow!("a thread inside a network namespace panicked"))
+    thread::spawn(work).join().map_err(|_panic| anyhow!("a thread inside a network namespace panicked"))
 }
 
 #[cfg(test)]
@@ -151,25 +134,13 @@ mod tests {
         let home = Home::new("netns-test").unwrap();
         let path = home.path().join("a.net");
         let ns = NetNs::new(path.clone()).unwrap();
-        ns.ip("link add name x0 type veth peer name x1\nlink set x0 up")
-            .unwrap();
-        let links = ns
-            .run(|| fs::read_to_string("/proc/thread-self/net/dev"))
-            .unwrap()
-            .unwrap();
+        ns.ip("link add name x0 type veth peer name x1\nlink set x0 up").unwrap();
+        let links = ns.run(|| fs::read_to_string("/proc/thread-self/net/dev")).unwrap().unwrap();
         assert!(links.contains("x0:") && links.contains("lo:"));
-        assert!(
-            !fs::read_to_string("/proc/self/net/dev")
-                .unwrap()
-                .contains("x0:")
-        );
+        assert!(!fs::read_to_string("/proc/self/net/dev").unwrap().contains("x0:"));
         let folder = home.path().to_owned();
         drop(home);
         assert!(!folder.exists());
-        assert!(
-            !fs::read_to_string("/proc/self/mountinfo")
-                .unwrap()
-                .contains(folder.to_str().unwrap())
-        );
+        assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(folder.to_str().unwrap()));
     }
 }

@@ -18,10 +18,8 @@ pub struct Tenure {
 /// Instants alone have no length: [`conflicts`] tells of those too.
 pub fn overlap_ns(tenures: &[Tenure]) -> Nanos {
     // Sweep over the ends; openings come before closings of the same instant (closed intervals).
-    let mut ends: Vec<(Nanos, bool, usize)> = tenures
-        .iter()
-        .flat_map(|t| [(t.first, false, t.holder), (t.last, true, t.holder)])
-        .collect();
+    let mut ends: Vec<(Nanos, bool, usize)> =
+        tenures.iter().flat_map(|t| [(t.first, false, t.holder), (t.last, true, t.holder)]).collect();
     ends.sort_unstable();
     let mut open = std::collections::BTreeMap::<usize, usize>::new();
     let (mut total, mut before) = (0, 0);
@@ -56,21 +54,14 @@ pub fn conflicts(tenures: &[Tenure]) -> Vec<(Tenure, Tenure)> {
 }
 
 /// Joins sightings `(holder, instant)` into tenures: two of a holder that are at most `join_ns` apart belong together.
-pub fn tenures_of(
-    sightings: impl IntoIterator<Item = (usize, Nanos)>,
-    join_ns: Nanos,
-) -> Vec<Tenure> {
+pub fn tenures_of(sightings: impl IntoIterator<Item = (usize, Nanos)>, join_ns: Nanos) -> Vec<Tenure> {
     let mut sorted: Vec<_> = sightings.into_iter().collect();
     sorted.sort_unstable();
     let mut tenures: Vec<Tenure> = Vec::new();
     for (holder, instant) in sorted {
         match tenures.last_mut() {
             Some(t) if t.holder == holder && instant - t.last <= join_ns => t.last = instant,
-            _ => tenures.push(Tenure {
-                holder,
-                first: instant,
-                last: instant,
-            }),
+            _ => tenures.push(Tenure { holder, first: instant, last: instant }),
         }
     }
     tenures
@@ -79,13 +70,7 @@ pub fn tenures_of(
 /// The parts of tenures that lie within a window.
 pub fn within(tenures: &[Tenure], from: Nanos, to: Nanos) -> Vec<Tenure> {
     let inside = tenures.iter().filter(|t| t.first <= to && t.last >= from);
-    inside
-        .map(|t| Tenure {
-            holder: t.holder,
-            first: t.first.max(from),
-            last: t.last.min(to),
-        })
-        .collect()
+    inside.map(|t| Tenure { holder: t.holder, first: t.first.max(from), last: t.last.min(to) }).collect()
 }
 
 #[cfg(test)]
@@ -93,11 +78,7 @@ mod tests {
     use super::*;
 
     fn t(holder: usize, first: Nanos, last: Nanos) -> Tenure {
-        Tenure {
-            holder,
-            first,
-            last,
-        }
+        Tenure { holder, first, last }
     }
 
     #[test]
@@ -127,15 +108,8 @@ mod tests {
         let tenures = [t(1, 0, 10), t(2, 7, 7)];
         assert_eq!(overlap_ns(&tenures), 0);
         assert_eq!(conflicts(&tenures), vec![(t(1, 0, 10), t(2, 7, 7))]);
-        assert_eq!(
-            conflicts(&[t(2, 10, 12), t(1, 0, 10)]).len(),
-            1,
-            "closed intervals share their ends"
-        );
-        assert_eq!(
-            conflicts(&[t(1, 0, 50), t(2, 1, 2), t(1, 3, 4), t(2, 40, 60)]).len(),
-            2
-        );
+        assert_eq!(conflicts(&[t(2, 10, 12), t(1, 0, 10)]).len(), 1, "closed intervals share their ends");
+        assert_eq!(conflicts(&[t(1, 0, 50), t(2, 1, 2), t(1, 3, 4), t(2, 40, 60)]).len(), 2);
     }
 
     #[test]

@@ -46,9 +46,7 @@ fn arp_request(mac: Mac, source: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
 
 fn solicitation(mac: Mac, source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
     let t = target.octets();
-    let group = [
-        0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, t[13], t[14], t[15],
-    ];
+    let group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, t[13], t[14], t[15]];
     let mut body = vec![SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
     body.extend(t);
     body.extend([1, 1]);
@@ -69,13 +67,9 @@ fn solicitation(mac: Mac, source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
 /// The internet checksum over the IPv6 pseudo header and `body` (RFC 8200, 8.1).
 fn checksum(source: &[u8; 16], target: &[u8; 16], body: &[u8]) -> u16 {
     let words = |bytes: &[u8]| -> u32 {
-        bytes
-            .chunks(2)
-            .map(|c| u32::from(c[0]) << 8 | u32::from(c.get(1).copied().unwrap_or(0)))
-            .sum()
+        bytes.chunks(2).map(|c| u32::from(c[0]) << 8 | u32::from(c.get(1).copied().unwrap_or(0))).sum()
     };
-    let mut sum =
-        words(source) + words(target) + body.len() as u32 + u32::from(ICMPV6) + words(body);
+    let mut sum = words(source) + words(target) + body.len() as u32 + u32::from(ICMPV6) + words(body);
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -104,11 +98,7 @@ fn arp_claim(arp: &[u8]) -> Option<Claim> {
         [0, 2] => {}
         _ => return None,
     }
-    Some(Claim {
-        address: Ipv4Addr::from(sender).into(),
-        mac,
-        answer: !gratuitous,
-    })
+    Some(Claim { address: Ipv4Addr::from(sender).into(), mac, answer: !gratuitous })
 }
 
 fn nd_claim(frame: &[u8]) -> Option<Claim> {
@@ -123,11 +113,7 @@ fn nd_claim(frame: &[u8]) -> Option<Claim> {
         Some([2, 1, mac @ ..]) => mac.try_into().ok()?,
         _ => frame[6..12].try_into().ok()?,
     };
-    Some(Claim {
-        address: Ipv6Addr::from(target).into(),
-        mac,
-        answer: body[4] & SOLICITED != 0,
-    })
+    Some(Claim { address: Ipv6Addr::from(target).into(), mac, answer: body[4] & SOLICITED != 0 })
 }
 
 #[cfg(test)]
@@ -141,37 +127,20 @@ mod tests {
         assert_eq!(claim(&frame), None, "a question claims nothing");
         frame[21] = 2;
         let read = claim(&frame).unwrap();
-        assert_eq!(
-            read,
-            Claim {
-                address: asker.1.0.into(),
-                mac: [2; 6],
-                answer: true
-            }
-        );
+        assert_eq!(read, Claim { address: asker.1.0.into(), mac: [2; 6], answer: true });
     }
 
     #[test]
     fn the_solicitation_is_what_etherparse_expects() {
         use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-        let (source, target) = (
-            "2001:db8::9".parse().unwrap(),
-            "2001:db8::100".parse().unwrap(),
-        );
+        let (source, target) = ("2001:db8::9".parse().unwrap(), "2001:db8::100".parse().unwrap());
         let frame = solicitation([2; 6], source, target);
         let packet = SlicedPacket::from_ethernet(&frame).unwrap();
-        let Some(NetSlice::Ipv6(ip)) = packet.net else {
-            panic!("not IPv6")
-        };
-        let Some(TransportSlice::Icmpv6(icmp)) = packet.transport else {
-            panic!("not ICMPv6")
-        };
+        let Some(NetSlice::Ipv6(ip)) = packet.net else { panic!("not IPv6") };
+        let Some(TransportSlice::Icmpv6(icmp)) = packet.transport else { panic!("not ICMPv6") };
         let header = ip.header();
         assert!(icmp.is_checksum_valid(header.source(), header.destination()));
-        assert_eq!(
-            header.destination_addr(),
-            "ff02::1:ff00:100".parse::<Ipv6Addr>().unwrap()
-        );
+        assert_eq!(header.destination_addr(), "ff02::1:ff00:100".parse::<Ipv6Addr>().unwrap());
     }
 
     #[test]

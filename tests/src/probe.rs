@@ -78,11 +78,7 @@ pub struct Report {
 impl Probe {
     /// Starts to ask `vip` from within `ns`, once every `interval_ns`.
     pub fn start(ns: &NetNs, vip: IpAddr, interval_ns: Nanos) -> Result<Self> {
-        let any: IpAddr = if vip.is_ipv4() {
-            [0; 4].into()
-        } else {
-            [0; 16].into()
-        };
+        let any: IpAddr = if vip.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
         let socket = ns.run(move || UdpSocket::bind((any, 0)))??;
         socket.set_nonblocking(true)?;
         stamp_arrivals(&socket)?;
@@ -94,13 +90,8 @@ impl Probe {
         });
         let inside = shared.clone();
         let target = SocketAddr::new(vip, PORT);
-        let thread = realtime::spawn("probe", realtime::PROBE, move || {
-            Ok(move || inside.run(&socket, target))
-        })?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        let thread = realtime::spawn("probe", realtime::PROBE, move || Ok(move || inside.run(&socket, target)))?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// What was seen of the probes sent in a window. Its end should be old enough for the last answers to have come.
@@ -150,23 +141,14 @@ impl Probe {
     pub fn first_answer(&self, instant: Nanos) -> Option<Answer> {
         // An answer may belong to a probe sent a little earlier.
         let from = instant.saturating_sub(10 * self.shared.interval_ns);
-        let answers = self
-            .window(from, Nanos::MAX)
-            .into_iter()
-            .filter_map(|(_, answer)| answer);
+        let answers = self.window(from, Nanos::MAX).into_iter().filter_map(|(_, answer)| answer);
         answers.filter(|a| a.at >= instant).min_by_key(|a| a.at)
     }
 
     /// When the first answer by a node other than `than` arrived, from `instant` on.
     pub fn first_answer_by_another(&self, instant: Nanos, than: usize) -> Option<Nanos> {
-        let answers = self
-            .window(instant, Nanos::MAX)
-            .into_iter()
-            .filter_map(|(_, answer)| answer);
-        answers
-            .filter(|a| usize::from(a.by) != than)
-            .map(|a| a.at)
-            .min()
+        let answers = self.window(instant, Nanos::MAX).into_iter().filter_map(|(_, answer)| answer);
+        answers.filter(|a| usize::from(a.by) != than).map(|a| a.at).min()
     }
 
     /// The probes sent in a window, oldest first: when, and the answer if one came.
@@ -176,20 +158,14 @@ impl Probe {
         let mut found = Vec::new();
         for number in (oldest..next).rev() {
             let slot = self.shared.slot(number);
-            let (sent, at) = (
-                slot.sent.load(Ordering::Acquire),
-                slot.answered.load(Ordering::Acquire),
-            );
+            let (sent, at) = (slot.sent.load(Ordering::Acquire), slot.answered.load(Ordering::Acquire));
             if slot.number.load(Ordering::Acquire) != number || sent == 0 || sent > to {
                 continue;
             }
             if sent < from {
                 break;
             }
-            let answer = (at != 0).then(|| Answer {
-                at,
-                by: slot.by.load(Ordering::Relaxed),
-            });
+            let answer = (at != 0).then(|| Answer { at, by: slot.by.load(Ordering::Relaxed) });
             found.push((sent, answer));
         }
         found.reverse();
@@ -221,10 +197,7 @@ impl Shared {
                 due = (due + self.interval_ns).max(now);
             }
             let left = due.saturating_sub(clock::now());
-            let timeout = Timespec {
-                tv_sec: 0,
-                tv_nsec: left.min(999_999_999) as i64,
-            };
+            let timeout = Timespec { tv_sec: 0, tv_nsec: left.min(999_999_999) as i64 };
             let mut fds = [PollFd::new(socket, PollFlags::IN)];
             // Interrupted or timed out alike: the loop looks at the clock again.
             if poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0) {
@@ -249,9 +222,7 @@ impl Shared {
 
     fn take(&self, number: u64, answer: Answer) {
         let slot = self.slot(number);
-        if slot.number.load(Ordering::Relaxed) == number
-            && slot.answered.load(Ordering::Relaxed) == 0
-        {
+        if slot.number.load(Ordering::Relaxed) == number && slot.answered.load(Ordering::Relaxed) == 0 {
             slot.by.store(answer.by, Ordering::Relaxed);
             slot.answered.store(answer.at, Ordering::Release);
         }
@@ -265,19 +236,9 @@ fn stamp_arrivals(socket: &UdpSocket) -> io::Result<()> {
     // SAFETY: the option's value outlives the call and its length is given.
     let result = unsafe {
         let value = (&raw const on).cast();
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_TIMESTAMPNS,
-            value,
-            length,
-        )
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, value, length)
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The next answer that waits in the socket; errors that the network reports on it are skipped.
@@ -285,10 +246,7 @@ fn receive(socket: &UdpSocket) -> Option<(u64, Answer)> {
     for _ in 0..64 {
         let mut bytes = [0u8; PROBE_BYTES + 1];
         let mut control = [0u64; 8];
-        let mut part = libc::iovec {
-            iov_base: bytes.as_mut_ptr().cast(),
-            iov_len: bytes.len(),
-        };
+        let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
         // SAFETY: msghdr is plain data for which zero is valid.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = &raw mut part;
@@ -296,8 +254,7 @@ fn receive(socket: &UdpSocket) -> Option<(u64, Answer)> {
         message.msg_control = control.as_mut_ptr().cast();
         message.msg_controllen = size_of_val(&control);
         // SAFETY: the message points at buffers of this frame, with their lengths.
-        let length =
-            unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+        let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
         if length < 0 {
             if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock {
                 return None;
@@ -308,13 +265,7 @@ fn receive(socket: &UdpSocket) -> Option<(u64, Answer)> {
             let mut number = [0; PROBE_BYTES];
             number.copy_from_slice(&bytes[..PROBE_BYTES]);
             let at = arrival(&message).unwrap_or_else(clock::now);
-            return Some((
-                u64::from_le_bytes(number),
-                Answer {
-                    at,
-                    by: bytes[PROBE_BYTES],
-                },
-            ));
+            return Some((u64::from_le_bytes(number), Answer { at, by: bytes[PROBE_BYTES] }));
         }
     }
     None
@@ -328,9 +279,7 @@ fn arrival(message: &libc::msghdr) -> Option<Nanos> {
         if header.is_null() || (*header).cmsg_type != libc::SCM_TIMESTAMPNS {
             return None;
         }
-        libc::CMSG_DATA(header)
-            .cast::<libc::timespec>()
-            .read_unaligned()
+        libc::CMSG_DATA(header).cast::<libc::timespec>().read_unaligned()
     };
     let wall = clock_gettime(ClockId::Realtime);
     let age = (wall.tv_sec - stamp.tv_sec) * 1_000_000_000 + (wall.tv_nsec - stamp.tv_nsec);

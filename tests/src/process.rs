@@ -32,10 +32,7 @@ impl Proc {
     pub fn spawn(home: &Home, ns: &NetNs, name: &str, mut command: Command) -> Result<Self> {
         let log = home.path().join(format!("{name}.log"));
         let out = File::options().create(true).append(true).open(&log)?;
-        command
-            .stdin(Stdio::null())
-            .stdout(out.try_clone()?)
-            .stderr(out);
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         ns.enter_before_exec(&mut command);
         // SAFETY: setsid(2) and prctl(2) are async-signal-safe and touch no memory of ours.
         unsafe {
@@ -47,14 +44,9 @@ impl Proc {
             });
         }
         let program = command.get_program().to_string_lossy().into_owned();
-        let child = on_the_spawner(move || command.spawn())?.with_context(|| {
-            format!("cannot start `{program}`; build it, or let `cargo xtask setup` install it")
-        })?;
-        let process = Self {
-            name: name.to_owned(),
-            child,
-            log,
-        };
+        let child = on_the_spawner(move || command.spawn())?
+            .with_context(|| format!("cannot start `{program}`; build it, or let `cargo xtask setup` install it"))?;
+        let process = Self { name: name.to_owned(), child, log };
         home.note_child(process.pid())?;
         Ok(process)
     }
@@ -76,9 +68,7 @@ impl Proc {
 
     /// Its output so far.
     pub fn output(&self) -> String {
-        std::fs::read(&self.log)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
     /// Whether it still runs (a stopped process counts).
@@ -88,10 +78,7 @@ impl Proc {
 
     /// Sends a signal to the program and its children.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = i32::try_from(self.pid())
-            .ok()
-            .and_then(Pid::from_raw)
-            .context("a pid that is no pid")?;
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).context("a pid that is no pid")?;
         kill_process_group(pid, signal).with_context(|| format!("cannot signal {}", self.name))
     }
 
@@ -100,9 +87,7 @@ impl Proc {
         if self.is_running() {
             self.signal(Signal::KILL)?;
         }
-        self.child
-            .wait()
-            .with_context(|| format!("cannot wait for {}", self.name))?;
+        self.child.wait().with_context(|| format!("cannot wait for {}", self.name))?;
         Ok(())
     }
 
@@ -116,9 +101,7 @@ impl Proc {
                 return Ok(ExitStatus::from_raw(libc::SIGKILL));
             }
         }
-        self.child
-            .wait()
-            .with_context(|| format!("cannot wait for {}", self.name))
+        self.child.wait().with_context(|| format!("cannot wait for {}", self.name))
     }
 
     /// SIGSTOP: nothing of the program runs any more.
@@ -136,17 +119,9 @@ impl Proc {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
         let rest = stat.rsplit(')').next().unwrap_or_default();
         let fields: Vec<&str> = rest.split_whitespace().collect();
-        let field = |i: usize| {
-            fields
-                .get(i)
-                .and_then(|f| f.parse::<u64>().ok())
-                .context("an odd /proc/PID/stat")
-        };
+        let field = |i: usize| fields.get(i).and_then(|f| f.parse::<u64>().ok()).context("an odd /proc/PID/stat");
         let (ticks, pages) = (field(11)? + field(12)?, field(21)?);
-        let (per_second, page) = (
-            system_constant(libc::_SC_CLK_TCK)?,
-            system_constant(libc::_SC_PAGESIZE)?,
-        );
+        let (per_second, page) = (system_constant(libc::_SC_CLK_TCK)?, system_constant(libc::_SC_PAGESIZE)?);
         Ok((ticks * (1_000_000_000 / per_second), pages * page))
     }
 }
@@ -162,10 +137,7 @@ impl Drop for Proc {
 fn system_constant(name: libc::c_int) -> Result<u64> {
     // SAFETY: sysconf(3) only returns a number.
     let value = unsafe { libc::sysconf(name) };
-    u64::try_from(value)
-        .ok()
-        .filter(|v| *v > 0)
-        .context("sysconf(3) knows no clock tick or page size")
+    u64::try_from(value).ok().filter(|v| *v > 0).context("sysconf(3) knows no clock tick or page size")
 }
 
 /// Runs `work` on a thread that lives as long as the process: PR_SET_PDEATHSIG goes by the *thread* that forked.
@@ -181,7 +153,6 @@ fn on_the_spawner<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         jobs
     });
     let (done, result) = mpsc::sync_channel(1);
-    jobs.send(Box::new(move || drop(done.send(work()))))
-        .map_err(|_gone| anyhow!("the spawning thread is gone"))?;
+    jobs.send(Box::new(move || drop(done.send(work())))).map_err(|_gone| anyhow!("the spawning thread is gone"))?;
     result.recv().context("the spawning thread is gone")
 }

@@ -18,29 +18,16 @@ pub fn enter(priority: i32) -> Result<()> {
         // SAFETY: mlockall(2) changes paging, not memory.
         match unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } {
             0 => 0,
-            _ => io::Error::last_os_error()
-                .raw_os_error()
-                .unwrap_or(libc::EPERM),
+            _ => io::Error::last_os_error().raw_os_error().unwrap_or(libc::EPERM),
         }
     });
     if failed != 0 {
-        return Err(io::Error::from_raw_os_error(failed))
-            .context("cannot lock memory; run as root");
+        return Err(io::Error::from_raw_os_error(failed)).context("cannot lock memory; run as root");
     }
-    let parameter = libc::sched_param {
-        sched_priority: priority,
-    };
+    let parameter = libc::sched_param { sched_priority: priority };
     // SAFETY: the parameter outlives the call; 0 means the calling thread.
-    if unsafe {
-        libc::sched_setscheduler(
-            0,
-            libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK,
-            &raw const parameter,
-        )
-    } != 0
-    {
-        return Err(io::Error::last_os_error())
-            .context("cannot get SCHED_FIFO; run as root, outside of a cpu cgroup");
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameter) } != 0 {
+        return Err(io::Error::last_os_error()).context("cannot get SCHED_FIFO; run as root, outside of a cpu cgroup");
     }
     Ok(())
 }
@@ -54,29 +41,21 @@ pub fn spawn<F: FnOnce()>(
     prepare: impl FnOnce() -> Result<F> + Send + 'static,
 ) -> Result<thread::JoinHandle<()>> {
     let (ready, started) = std::sync::mpsc::sync_channel(1);
-    let handle = thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || match enter(priority).and_then(|()| prepare()) {
+    let handle =
+        thread::Builder::new().name(name.to_owned()).spawn(move || match enter(priority).and_then(|()| prepare()) {
             Ok(work) => {
                 drop(ready.send(Ok(())));
                 work();
             }
             Err(error) => drop(ready.send(Err(error))),
         })?;
-    started
-        .recv()
-        .with_context(|| format!("the thread {name} died at its start"))??;
+    started.recv().with_context(|| format!("the thread {name} died at its start"))??;
     Ok(handle)
 }
 
 /// Sleeps until `instant` (CLOCK_BOOTTIME, nanoseconds).
 pub fn sleep_until(instant: u64) {
-    let when = Timespec {
-        tv_sec: (instant / 1_000_000_000) as i64,
-        tv_nsec: (instant % 1_000_000_000) as i64,
-    };
+    let when = Timespec { tv_sec: (instant / 1_000_000_000) as i64, tv_nsec: (instant % 1_000_000_000) as i64 };
     // Interrupted: sleep on.
-    while rustix::thread::clock_nanosleep_absolute(ClockId::Boottime, &when).is_err()
-        && clock::now() < instant
-    {}
+    while rustix::thread::clock_nanosleep_absolute(ClockId::Boottime, &when).is_err() && clock::now() < instant {}
 }

@@ -48,10 +48,7 @@ impl Responder {
                 }
             })
         })?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { stop, thread: Some(thread) })
     }
 }
 
@@ -72,8 +69,6 @@ pub fn bind_early(address: SocketAddr) -> Result<UdpSocket> {
     } else {
         socket.set_freebind_v4(true)?
     }
-    socket
-        .bind(&address.into())
-        .with_context(|| format!("cannot bind {address} early"))?;
+    socket.bind(&address.into()).with_context(|| format!("cannot bind {address} early"))?;
     Ok(socket.into())
 }

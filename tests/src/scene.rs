@@ -75,43 +75,20 @@ impl Scene {
         let wire = WireObserver::start(&lab, &Lab::vips())?;
         system.start(&lab)?;
         let probe = Probe::start(&lab.client()?.ns, IpAddr::V4(VIP4), probe_interval_ns)?;
-        Ok(Self {
-            system,
-            probe,
-            probe6: None,
-            wire,
-            addresses,
-            stall,
-            _responders: responders,
-            lab,
-            began,
-        })
+        Ok(Self { system, probe, probe6: None, wire, addresses, stall, _responders: responders, lab, began })
     }
 
     /// Waits until one node alone serves, and the system says that it is ready for a fault. Returns that node.
     pub fn steady(&mut self, limit: Duration) -> Result<usize> {
-        let Self {
-            system,
-            probe,
-            probe6,
-            wire,
-            lab,
-            ..
-        } = self;
-        let found = wait::until_some(
-            limit,
-            "a cluster that serves from one node and is ready",
-            || {
-                let Some(owner) = probe.steady_owner(STEADY_NS) else {
-                    return Ok(None);
-                };
-                let alone = wire.answering(VIP4.into(), STEADY_NS) == [usize::from(owner)];
-                let six = probe6
-                    .as_ref()
-                    .is_none_or(|p| p.steady_owner(STEADY_NS) == Some(owner));
-                Ok((alone && six && system.ready(lab)?).then_some(usize::from(owner)))
-            },
-        );
+        let Self { system, probe, probe6, wire, lab, .. } = self;
+        let found = wait::until_some(limit, "a cluster that serves from one node and is ready", || {
+            let Some(owner) = probe.steady_owner(STEADY_NS) else {
+                return Ok(None);
+            };
+            let alone = wire.answering(VIP4.into(), STEADY_NS) == [usize::from(owner)];
+            let six = probe6.as_ref().is_none_or(|p| p.steady_owner(STEADY_NS) == Some(owner));
+            Ok((alone && six && system.ready(lab)?).then_some(usize::from(owner)))
+        });
         found.with_context(|| format!("the members' logs:\n{}", self.system.logs()))
     }
 

@@ -35,10 +35,7 @@ struct Shared {
 impl StallMeter {
     /// Starts to measure.
     pub fn start() -> Result<Self> {
-        let shared = Arc::new(Shared {
-            stop: AtomicBool::new(false),
-            late: Mutex::new(Vec::with_capacity(4096)),
-        });
+        let shared = Arc::new(Shared { stop: AtomicBool::new(false), late: Mutex::new(Vec::with_capacity(4096)) });
         let inside = shared.clone();
         let thread = realtime::spawn("stall-meter", realtime::METER, move || {
             Ok(move || {
@@ -57,24 +54,13 @@ impl StallMeter {
                 }
             })
         })?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// The longest stall that touches the window, in nanoseconds; 0 if every tick came within 0.2 ms.
     pub fn worst(&self, from: Nanos, to: Nanos) -> Nanos {
-        let late = self
-            .shared
-            .late
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        late.iter()
-            .filter(|(due, came)| *due < to && *came > from)
-            .map(|(due, came)| came - due)
-            .max()
-            .unwrap_or(0)
+        let late = self.shared.late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.iter().filter(|(due, came)| *due < to && *came > from).map(|(due, came)| came - due).max().unwrap_or(0)
     }
 }
 

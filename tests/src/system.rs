@@ -61,23 +61,17 @@ pub trait System {
 
     /// SIGKILL for the member on `node`.
     fn kill(&mut self, node: usize) -> Result<()> {
-        self.process(node)
-            .context("no process there to kill")?
-            .kill()
+        self.process(node).context("no process there to kill")?.kill()
     }
 
     /// SIGSTOP for the member on `node`.
     fn pause(&mut self, node: usize) -> Result<()> {
-        self.process(node)
-            .context("no process there to stop")?
-            .pause()
+        self.process(node).context("no process there to stop")?.pause()
     }
 
     /// SIGCONT for the member on `node`, if it still runs.
     fn resume(&mut self, node: usize) -> Result<()> {
-        self.process(node)
-            .context("no process there to continue")?
-            .resume()
+        self.process(node).context("no process there to continue")?.resume()
     }
 }
 

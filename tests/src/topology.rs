@@ -47,14 +47,7 @@ pub struct Spec {
 impl Spec {
     /// The usual cluster: two nodes, an arbiter, two backplanes, one client.
     pub fn usual(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            nodes: 2,
-            arbiter: true,
-            backplanes: 2,
-            clients: 1,
-            back_ends: 0,
-        }
+        Self { name: name.to_owned(), nodes: 2, arbiter: true, backplanes: 2, clients: 1, back_ends: 0 }
     }
 }
 
@@ -103,46 +96,23 @@ impl Lab {
         wire.sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
         let mut batch = String::new();
         for network in networks(&spec) {
-            writeln!(
-                batch,
-                "link add name {network} type bridge mcast_snooping 0 stp_state 0 forward_delay 0"
-            )?;
+            writeln!(batch, "link add name {network} type bridge mcast_snooping 0 stp_state 0 forward_delay 0")?;
             writeln!(batch, "link set {network} up")?;
         }
         wire.ip(&batch)?;
 
-        let build = Build {
-            home: &home,
-            wire: &wire,
-            spec: &spec,
-        };
-        let nodes = (1..=spec.nodes)
-            .map(|id| build.machine(format!("lb{id}"), id, id, true))
-            .collect::<Result<_>>()?;
+        let build = Build { home: &home, wire: &wire, spec: &spec };
+        let nodes = (1..=spec.nodes).map(|id| build.machine(format!("lb{id}"), id, id, true)).collect::<Result<_>>()?;
         let arbiter_id = spec.nodes + 1;
-        let arbiter = spec
-            .arbiter
-            .then(|| build.machine("arb".to_owned(), arbiter_id, 0, true))
-            .transpose()?;
+        let arbiter = spec.arbiter.then(|| build.machine("arb".to_owned(), arbiter_id, 0, true)).transpose()?;
         let row = |name: &str, count: u8, first: u8| -> Result<Vec<Machine>> {
-            (0..count)
-                .map(|k| build.machine(format!("{name}{}", k + 1), 0, first + k, false))
-                .collect()
+            (0..count).map(|k| build.machine(format!("{name}{}", k + 1), 0, first + k, false)).collect()
         };
         let clients = row("client", spec.clients, FIRST_CLIENT_HOST)?;
         let back_ends = row("web", spec.back_ends, FIRST_BACK_END_HOST)?;
         let observer = build.machine("observer".to_owned(), 0, OBSERVER_HOST, false)?;
         let wires = Wires::new(wire);
-        Ok(Self {
-            spec,
-            nodes,
-            arbiter,
-            clients,
-            back_ends,
-            observer,
-            wires,
-            home,
-        })
+        Ok(Self { spec, nodes, arbiter, clients, back_ends, observer, wires, home })
     }
 
     /// The lab's folder: logs, configurations, sockets.
@@ -162,9 +132,7 @@ impl Lab {
 
     /// The names of the backplane networks.
     pub fn backplanes(&self) -> Vec<String> {
-        (0..self.spec.backplanes)
-            .map(|n| format!("bp{n}"))
-            .collect()
+        (0..self.spec.backplanes).map(|n| format!("bp{n}")).collect()
     }
 
     /// Nodes and arbiter, by number.
@@ -174,9 +142,7 @@ impl Lab {
 
     /// The first client.
     pub fn client(&self) -> Result<&Machine> {
-        self.clients
-            .first()
-            .context("this lab has no client; ask for one in its spec")
+        self.clients.first().context("this lab has no client; ask for one in its spec")
     }
 
     /// The node with this hardware address on the front, by its position in `nodes`.
@@ -196,9 +162,7 @@ impl Lab {
 }
 
 fn networks(spec: &Spec) -> Vec<String> {
-    std::iter::once(FRONT.to_owned())
-        .chain((0..spec.backplanes).map(|n| format!("bp{n}")))
-        .collect()
+    std::iter::once(FRONT.to_owned()).chain((0..spec.backplanes).map(|n| format!("bp{n}"))).collect()
 }
 
 struct Build<'a> {
@@ -220,50 +184,20 @@ impl Build<'_> {
         let front_mac = [2, 0, 0, 0, 0, host];
         let front = (host != 0).then(|| (Ipv4Addr::new(192, 0, 2, host), v6(host)));
         if let Some((v4, v6)) = front {
-            plug(
-                &mut wire,
-                &mut inside,
-                &ns,
-                &name,
-                FRONT,
-                "front0",
-                front_mac,
-            )?;
-            writeln!(
-                inside,
-                "address add {v4}/24 dev front0\naddress add {v6}/64 dev front0 nodad"
-            )?;
+            plug(&mut wire, &mut inside, &ns, &name, FRONT, "front0", front_mac)?;
+            writeln!(inside, "address add {v4}/24 dev front0\naddress add {v6}/64 dev front0 nodad")?;
         }
         let mut addresses = Vec::new();
         for n in 0..if backplane { self.spec.backplanes } else { 0 } {
             let (network, address) = (format!("bp{n}"), Ipv4Addr::new(10, 77 + n, 0, id));
-            plug(
-                &mut wire,
-                &mut inside,
-                &ns,
-                &name,
-                &network,
-                &network,
-                [2, 0, 0, 1, n, id],
-            )?;
+            plug(&mut wire, &mut inside, &ns, &name, &network, &network, [2, 0, 0, 1, n, id])?;
             writeln!(inside, "address add {address}/24 dev {network}")?;
             addresses.push(address);
         }
         self.wire.ip(&wire)?;
         ns.ip(&inside)?;
-        let front_mac = if front.is_some() {
-            front_mac
-        } else {
-            Mac::default()
-        };
-        Ok(Machine {
-            name,
-            id,
-            ns,
-            front,
-            front_mac,
-            backplane: addresses,
-        })
+        let front_mac = if front.is_some() { front_mac } else { Mac::default() };
+        Ok(Machine { name, id, ns, front, front_mac, backplane: addresses })
     }
 }
 
@@ -280,10 +214,7 @@ fn plug(
     let end = wire_end(machine, network);
     let mac = mac.map(|b| format!("{b:02x}")).join(":");
     let ns = ns.path().display();
-    writeln!(
-        wire,
-        "link add name {end} type veth peer name {device} address {mac} netns {ns}"
-    )?;
+    writeln!(wire, "link add name {end} type veth peer name {device} address {mac} netns {ns}")?;
     writeln!(wire, "link set {end} master {network}\nlink set {end} up")?;
     writeln!(inside, "link set {device} up")
 }
@@ -305,26 +236,15 @@ mod tests {
     fn machines_reach_each_other_until_cut() {
         let lab = Lab::new(Spec::usual("topology-test")).unwrap();
         let ping = |to: &str| {
-            lab.nodes[0]
-                .ns
-                .command("ping")
-                .args(["-c1", "-W1", "-i0.1", to])
-                .output()
-                .unwrap()
-                .status
-                .success()
+            lab.nodes[0].ns.command("ping").args(["-c1", "-W1", "-i0.1", to]).output().unwrap().status.success()
         };
-        assert!(
-            ping("192.0.2.2") && ping("2001:db8::c9") && ping("10.77.0.3") && ping("10.78.0.2")
-        );
+        assert!(ping("192.0.2.2") && ping("2001:db8::c9") && ping("10.77.0.3") && ping("10.78.0.2"));
         lab.wires().cut_off("lb2", &["front"]).unwrap();
         assert!(!ping("192.0.2.2"));
         assert!(ping("10.77.0.2"));
         lab.wires().heal().unwrap();
         assert!(ping("192.0.2.2"));
-        lab.wires()
-            .cut_between("lb1", "lb2", &["bp0", "bp1"])
-            .unwrap();
+        lab.wires().cut_between("lb1", "lb2", &["bp0", "bp1"]).unwrap();
         assert!(!ping("10.77.0.2") && !ping("10.78.0.2"));
         assert!(ping("10.77.0.3") && ping("192.0.2.2"));
     }

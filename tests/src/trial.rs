@@ -69,10 +69,7 @@ const NAMES: [(Fault, &str); 12] = [
 impl Fault {
     /// The fault's name on command lines and in tables.
     pub fn name(self) -> &'static str {
-        NAMES
-            .iter()
-            .find(|(f, _)| *f == self)
-            .map_or("?", |(_, name)| name)
+        NAMES.iter().find(|(f, _)| *f == self).map_or("?", |(_, name)| name)
     }
 
     /// What it should lead to in a cluster with an arbiter.
@@ -90,21 +87,14 @@ impl Fault {
     pub fn apply(self, scene: &mut Scene, owner: usize) -> Result<Nanos> {
         let start = clock::now();
         self.harm(scene, owner)?;
-        let at_once = matches!(
-            self,
-            Self::Kill | Self::Stop | Self::ArbiterDead | Self::Wedge | Self::Move
-        );
+        let at_once = matches!(self, Self::Kill | Self::Stop | Self::ArbiterDead | Self::Wedge | Self::Move);
         Ok(if at_once { start } else { clock::now() })
     }
 
     fn harm(self, scene: &mut Scene, owner: usize) -> Result<()> {
         let (lab, system) = (&scene.lab, &mut scene.system);
         let other = (owner + 1) % lab.nodes.len();
-        let (name, wires, backplanes) = (
-            lab.nodes[owner].name.as_str(),
-            lab.wires(),
-            lab.backplanes(),
-        );
+        let (name, wires, backplanes) = (lab.nodes[owner].name.as_str(), lab.wires(), lab.backplanes());
         match self {
             Self::CutOff => wires.cut_off(name, &lab.networks()),
             Self::Kill => system.kill(owner),
@@ -140,9 +130,7 @@ impl FromStr for Fault {
     fn from_str(text: &str) -> Result<Self> {
         let names = || NAMES.map(|(_, name)| name).join(", ");
         let found = NAMES.iter().find(|(_, name)| *name == text);
-        found
-            .map(|(fault, _)| *fault)
-            .ok_or_else(|| anyhow!("no fault is named `{text}`; there are {}", names()))
+        found.map(|(fault, _)| *fault).ok_or_else(|| anyhow!("no fault is named `{text}`; there are {}", names()))
     }
 }
 
@@ -176,10 +164,7 @@ pub struct Watch {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self {
-            steady_limit: Duration::from_secs(60),
-            linger: Duration::from_millis(300),
-        }
+        Self { steady_limit: Duration::from_secs(60), linger: Duration::from_millis(300) }
     }
 }
 
@@ -195,19 +180,15 @@ pub fn run(scene: &mut Scene, fault: Fault, watch: Watch) -> Result<Outcome> {
     thread::sleep(period.mul_f64(SmallRng::from_os_rng().random_range(0.0..2.0)));
 
     let start = clock::now();
-    let harmed = fault
-        .apply(scene, before)
-        .with_context(|| format!("cannot bring about `{}`", fault.name()))?;
+    let harmed = fault.apply(scene, before).with_context(|| format!("cannot bring about `{}`", fault.name()))?;
     let patience = scene.system.patience();
     let after = match fault.expectation() {
         Expectation::Moves => scene.served_by_another(before, SERVED_NS, patience).ok(),
         Expectation::Stays | Expectation::Serves => {
             thread::sleep(watch.linger);
-            crate::wait::until_some(patience, "a node to serve", || {
-                Ok(scene.probe.steady_owner(SERVED_NS))
-            })
-            .ok()
-            .map(usize::from)
+            crate::wait::until_some(patience, "a node to serve", || Ok(scene.probe.steady_owner(SERVED_NS)))
+                .ok()
+                .map(usize::from)
         }
     };
     let taken = clock::now();
@@ -217,17 +198,7 @@ pub fn run(scene: &mut Scene, fault: Fault, watch: Watch) -> Result<Outcome> {
     let seen = scene.probe.report(start - LEAD_NS, taken);
     let stall_ns = scene.stall.worst(start, taken);
     fault.repair(scene, before)?;
-    scene
-        .steady(watch.steady_limit)
-        .with_context(|| format!("after the repair of `{}`", fault.name()))?;
+    scene.steady(watch.steady_limit).with_context(|| format!("after the repair of `{}`", fault.name()))?;
     let overlap = scene.overlap(start, clock::now())?;
-    Ok(Outcome {
-        before,
-        after,
-        gap_ns: seen.gap_ns,
-        lost: seen.lost,
-        overlap,
-        stall_ns,
-        harmed,
-    })
+    Ok(Outcome { before, after, gap_ns: seen.gap_ns, lost: seen.lost, overlap, stall_ns, harmed })
 }

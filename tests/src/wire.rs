@@ -50,69 +50,40 @@ impl WireObserver {
         let machine = &lab.observer;
         let source = machine.front.context("the observer stands on the front")?;
         let socket = machine.ns.run(open_front)??;
-        let questions: Vec<_> = vips
-            .iter()
-            .map(|vip| packet::question(machine.front_mac, source, *vip))
-            .collect();
-        let shared = Arc::new(Shared {
-            stop: AtomicBool::new(false),
-            claims: Mutex::new(Vec::with_capacity(1 << 16)),
-        });
+        let questions: Vec<_> = vips.iter().map(|vip| packet::question(machine.front_mac, source, *vip)).collect();
+        let shared = Arc::new(Shared { stop: AtomicBool::new(false), claims: Mutex::new(Vec::with_capacity(1 << 16)) });
         let inside = shared.clone();
-        let thread = realtime::spawn("wire-observer", realtime::PROBE, move || {
-            Ok(move || inside.run(&socket, &questions))
-        })?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-            macs: lab.nodes.iter().map(|n| n.front_mac).collect(),
-        })
+        let thread =
+            realtime::spawn("wire-observer", realtime::PROBE, move || Ok(move || inside.run(&socket, &questions)))?;
+        Ok(Self { shared, thread: Some(thread), macs: lab.nodes.iter().map(|n| n.front_mac).collect() })
     }
 
     /// All claims of a window, oldest first.
     pub fn claims(&self, from: Nanos, to: Nanos) -> Vec<(Nanos, Claim)> {
-        let claims = self
-            .shared
-            .claims
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let claims = self.shared.claims.lock().unwrap_or_else(PoisonError::into_inner);
         let start = claims.partition_point(|(at, _)| *at < from);
-        claims[start..]
-            .iter()
-            .take_while(|(at, _)| *at <= to)
-            .copied()
-            .collect()
+        claims[start..].iter().take_while(|(at, _)| *at <= to).copied().collect()
     }
 
     /// From when to when each node answered for `vip`; the holder is the node's position in the lab.
     ///
     /// Holders beyond the lab's nodes are strangers.
     pub fn tenures(&self, vip: IpAddr, from: Nanos, to: Nanos) -> Vec<Tenure> {
-        let answers = self
-            .claims(from, to)
-            .into_iter()
-            .filter(|(_, c)| c.answer && c.address == vip);
+        let answers = self.claims(from, to).into_iter().filter(|(_, c)| c.answer && c.address == vip);
         tenures_of(answers.map(|(at, c)| (self.holder(c.mac), at)), JOIN_NS)
     }
 
     /// The nodes that answered for `vip` within the last `span_ns`, by their position in the lab.
     pub fn answering(&self, vip: IpAddr, span_ns: Nanos) -> Vec<usize> {
         let now = clock::now();
-        let mut nodes: Vec<_> = self
-            .tenures(vip, now.saturating_sub(span_ns), now)
-            .iter()
-            .map(|t| t.holder)
-            .collect();
+        let mut nodes: Vec<_> = self.tenures(vip, now.saturating_sub(span_ns), now).iter().map(|t| t.holder).collect();
         nodes.sort_unstable();
         nodes.dedup();
         nodes
     }
 
     fn holder(&self, mac: Mac) -> usize {
-        self.macs
-            .iter()
-            .position(|m| *m == mac)
-            .unwrap_or(self.macs.len())
+        self.macs.iter().position(|m| *m == mac).unwrap_or(self.macs.len())
     }
 }
 
@@ -133,21 +104,11 @@ impl Shared {
             if now >= due {
                 for question in questions {
                     // SAFETY: the buffer is alive and its length is given. A refusal only costs this question.
-                    unsafe {
-                        libc::send(
-                            socket.as_raw_fd(),
-                            question.as_ptr().cast(),
-                            question.len(),
-                            0,
-                        )
-                    };
+                    unsafe { libc::send(socket.as_raw_fd(), question.as_ptr().cast(), question.len(), 0) };
                 }
                 due = (due + ASK_EVERY_NS).max(now);
             }
-            let timeout = Timespec {
-                tv_sec: 0,
-                tv_nsec: due.saturating_sub(clock::now()).min(999_999_999) as i64,
-            };
+            let timeout = Timespec { tv_sec: 0, tv_nsec: due.saturating_sub(clock::now()).min(999_999_999) as i64 };
             let mut fds = [PollFd::new(socket, PollFlags::IN)];
             if poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0) {
                 self.drain(socket);
@@ -179,14 +140,9 @@ fn open_front() -> Result<OwnedFd> {
     let protocol = (libc::ETH_P_ALL as u16).to_be();
     // SAFETY: plain system calls; the address is zeroed plain data, and the descriptor is owned at once.
     unsafe {
-        let fd = libc::socket(
-            libc::AF_PACKET,
-            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-            i32::from(protocol),
-        );
+        let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(protocol));
         if fd < 0 {
-            return Err(io::Error::last_os_error())
-                .context("cannot open a packet socket; run as root");
+            return Err(io::Error::last_os_error()).context("cannot open a packet socket; run as root");
         }
         let socket = OwnedFd::from_raw_fd(fd);
         let mut address: libc::sockaddr_ll = std::mem::zeroed();
@@ -195,8 +151,7 @@ fn open_front() -> Result<OwnedFd> {
         address.sll_ifindex = libc::if_nametoindex(c"front0".as_ptr()) as i32;
         let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
         if libc::bind(fd, (&raw const address).cast(), length) != 0 {
-            return Err(io::Error::last_os_error())
-                .context("cannot bind a packet socket to front0");
+            return Err(io::Error::last_os_error()).context("cannot bind a packet socket to front0");
         }
         Ok(socket)
     }

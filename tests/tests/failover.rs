@@ -28,24 +28,13 @@ fn scene(name: &str) -> Result<Scene> {
     let profile = Profile::custom(Duration::from_millis(20), Duration::from_millis(100));
     let baton = Baton::new(profile, gates::INSPECT);
     let mut scene = Scene::new(Spec::usual(name), Box::new(baton), MILLISECOND)?;
-    scene.probe6 = Some(Probe::start(
-        &scene.lab.client()?.ns,
-        VIP6.into(),
-        MILLISECOND,
-    )?);
+    scene.probe6 = Some(Probe::start(&scene.lab.client()?.ns, VIP6.into(), MILLISECOND)?);
     Ok(scene)
 }
 
 /// A trial that must end as the fault's expectation says, without overlap.
 fn survive(scene: &mut Scene, fault: Fault) -> Result<Outcome> {
-    let outcome = trial::run(
-        scene,
-        fault,
-        Watch {
-            steady_limit: LIMIT,
-            ..Watch::default()
-        },
-    )?;
+    let outcome = trial::run(scene, fault, Watch { steady_limit: LIMIT, ..Watch::default() })?;
     eprintln!(
         "{}: gap {:.1} ms, {} probes lost, stall {:.1} ms",
         fault.name(),
@@ -53,18 +42,10 @@ fn survive(scene: &mut Scene, fault: Fault) -> Result<Outcome> {
         outcome.lost,
         outcome.stall_ns as f64 / 1e6
     );
-    let after = outcome
-        .after
-        .with_context(|| format!("nobody served after `{}`: {outcome:?}", fault.name()))?;
+    let after = outcome.after.with_context(|| format!("nobody served after `{}`: {outcome:?}", fault.name()))?;
     match fault.expectation() {
-        Expectation::Moves => ensure!(
-            after != outcome.before,
-            "the owner did not change: {outcome:?}"
-        ),
-        Expectation::Stays => ensure!(
-            after == outcome.before,
-            "the owner changed without need: {outcome:?}"
-        ),
+        Expectation::Moves => ensure!(after != outcome.before, "the owner did not change: {outcome:?}"),
+        Expectation::Stays => ensure!(after == outcome.before, "the owner changed without need: {outcome:?}"),
         Expectation::Serves => {}
     }
     no_overlap(scene)?;
@@ -74,10 +55,7 @@ fn survive(scene: &mut Scene, fault: Fault) -> Result<Outcome> {
 /// From the start of the observers until now.
 fn no_overlap(scene: &mut Scene) -> Result<()> {
     let overlap = scene.overlap(scene.began(), clock::now())?;
-    ensure!(
-        overlap.ns() == 0 && overlap.conflicts.is_empty(),
-        "two nodes served at once: {overlap:?}"
-    );
+    ensure!(overlap.ns() == 0 && overlap.conflicts.is_empty(), "two nodes served at once: {overlap:?}");
     Ok(())
 }
 
@@ -95,14 +73,8 @@ fn owner_cut_off_all_links() -> Result<()> {
     // The old owner is back and healthy, and the group stays where it is: no fail-back.
     let epoch = scene.system.takeovers(&scene.lab)?;
     thread::sleep(Duration::from_secs(1));
-    ensure!(
-        Some(scene.steady(LIMIT)?) == first.after,
-        "the group went back by itself"
-    );
-    ensure!(
-        scene.system.takeovers(&scene.lab)? == epoch,
-        "the group moved without a fault"
-    );
+    ensure!(Some(scene.steady(LIMIT)?) == first.after, "the group went back by itself");
+    ensure!(scene.system.takeovers(&scene.lab)? == epoch, "the group moved without a fault");
     // A second failover, the other way.
     let second = survive(&mut scene, Fault::CutOff)?;
     ensure!(second.after == Some(first.before));
@@ -172,16 +144,9 @@ fn owner_stopped_in_order() -> Result<()> {
     let _one = Exclusive::take()?;
     let mut scene = scene("sigterm")?;
     let owner = scene.steady(LIMIT)?;
-    let agent = scene
-        .system
-        .process(owner)
-        .context("the owner's agent runs")?;
+    let agent = scene.system.process(owner).context("the owner's agent runs")?;
     let status = agent.terminate(Duration::from_secs(20))?;
-    ensure!(
-        status.success(),
-        "the agent did not end in order: {status}\n{}",
-        scene.system.logs()
-    );
+    ensure!(status.success(), "the agent did not end in order: {status}\n{}", scene.system.logs());
     scene.served_by_another(owner, SERVED, LIMIT)?;
     scene.system.start(&scene.lab)?;
     scene.steady(LIMIT)?;
@@ -197,10 +162,7 @@ fn standby_and_online() -> Result<()> {
     Baton::command(&scene.lab, &machine, &["standby", &machine.name])?;
     let other = scene.served_by_another(owner, SERVED, LIMIT)?;
     Baton::command(&scene.lab, &machine, &["online", &machine.name])?;
-    ensure!(
-        scene.steady(LIMIT)? == other,
-        "a node that comes online takes nothing back"
-    );
+    ensure!(scene.steady(LIMIT)? == other, "a node that comes online takes nothing back");
     no_overlap(&mut scene)
 }
 
@@ -212,10 +174,7 @@ fn healed_partition_with_the_clients_cache_pointing_at_the_loser() -> Result<()>
     // The client must not ask again by itself for as long as the test lasts.
     let client = scene.lab.client()?.clone();
     for family in ["ipv4", "ipv6"] {
-        client.ns.sysctl(
-            &format!("net/{family}/neigh/front0/base_reachable_time_ms"),
-            "3600000",
-        )?;
+        client.ns.sysctl(&format!("net/{family}/neigh/front0/base_reachable_time_ms"), "3600000")?;
     }
     client.ns.ip("neigh flush dev front0")?;
     scene.steady(LIMIT)?;
@@ -229,10 +188,7 @@ fn healed_partition_with_the_clients_cache_pointing_at_the_loser() -> Result<()>
     wait::until(LIMIT, "the winner to answer on the wire", || {
         Ok(scene.wire.answering(VIP4.into(), SERVED) == [winner])
     })?;
-    ensure!(
-        scene.probe.steady_owner(SERVED).is_none(),
-        "the client is served though its node is the loser"
-    );
+    ensure!(scene.probe.steady_owner(SERVED).is_none(), "the client is served though its node is the loser");
     wires.heal()?;
     let served = scene.served_by_another(loser, SERVED, Duration::from_secs(30))?;
     ensure!(served == winner);
@@ -247,21 +203,14 @@ fn deleted_address_comes_back() -> Result<()> {
     let owner = scene.steady(LIMIT)?;
     for (vip, prefix) in [(std::net::IpAddr::from(VIP4), 24), (VIP6.into(), 64)] {
         let before = scene.addresses.events().len();
-        scene.lab.nodes[owner]
-            .ns
-            .ip(&format!("address del {vip}/{prefix} dev front0"))?;
+        scene.lab.nodes[owner].ns.ip(&format!("address del {vip}/{prefix} dev front0"))?;
         wait::until(LIMIT, "the address to come back", || {
             let events = scene.addresses.events();
-            let mut new = events[before..]
-                .iter()
-                .filter(|e| e.node == owner && e.address == vip);
+            let mut new = events[before..].iter().filter(|e| e.node == owner && e.address == vip);
             Ok(new.any(|e| !e.added) && new.any(|e| e.added))
         })?;
     }
-    ensure!(
-        scene.steady(LIMIT)? == owner,
-        "a deleted address moved the group"
-    );
+    ensure!(scene.steady(LIMIT)? == owner, "a deleted address moved the group");
     no_overlap(&mut scene)
 }
 
@@ -273,14 +222,8 @@ fn cpu_saturated() -> Result<()> {
     let before = scene.system.takeovers(&scene.lab)?;
     let burners = Burners::start(scene.lab.home(), &scene.lab.observer.ns, 8)?;
     thread::sleep(Duration::from_secs(10));
-    ensure!(
-        scene.steady(LIMIT)? == owner,
-        "{GROUP} moved under load alone"
-    );
-    ensure!(
-        scene.system.takeovers(&scene.lab)? == before,
-        "{GROUP} moved under load alone"
-    );
+    ensure!(scene.steady(LIMIT)? == owner, "{GROUP} moved under load alone");
+    ensure!(scene.system.takeovers(&scene.lab)? == before, "{GROUP} moved under load alone");
     survive(&mut scene, Fault::CutOff)?;
     drop(burners);
     scene.steady(LIMIT)?;

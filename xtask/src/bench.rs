@@ -20,18 +20,8 @@ pub struct Arguments {
 /// The verb.
 pub fn verb(arguments: &Arguments) -> Result<()> {
     setup::ensure()?;
-    run(cargo().args([
-        "build",
-        "--release",
-        "--package",
-        "baton",
-        "--package",
-        "baton-bench",
-        "--bins",
-    ]))?;
+    run(cargo().args(["build", "--release", "--package", "baton", "--package", "baton-bench", "--bins"]))?;
     let mut command = Command::new(release_folder().join("baton-bench"));
-    command
-        .env("BATON_BIN", release_folder().join("baton"))
-        .args(&arguments.arguments);
+    command.env("BATON_BIN", release_folder().join("baton")).args(&arguments.arguments);
     become_it(&mut command)
 }

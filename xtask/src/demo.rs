@@ -23,15 +23,7 @@ pub struct Arguments {
 /// The verb.
 pub fn verb(arguments: &Arguments) -> Result<()> {
     setup::ensure()?;
-    run(cargo().args([
-        "build",
-        "--release",
-        "--package",
-        "baton",
-        "--package",
-        "baton-lab",
-        "--bins",
-    ]))?;
+    run(cargo().args(["build", "--release", "--package", "baton", "--package", "baton-lab", "--bins"]))?;
     let mut command = Command::new(release_folder().join("baton-demo"));
     command.env("BATON_BIN", release_folder().join("baton"));
     if arguments.json {

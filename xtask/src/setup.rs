@@ -74,13 +74,7 @@ fn set_up(check: bool, toolchain: Toolchain) -> Result<()> {
         }
     }
     let linker = find("bpf-linker");
-    say(
-        linker.is_some(),
-        "bpf-linker",
-        &linker
-            .as_ref()
-            .map_or_else(String::new, |l| l.display().to_string()),
-    );
+    say(linker.is_some(), "bpf-linker", &linker.as_ref().map_or_else(String::new, |l| l.display().to_string()));
     if linker.is_none() {
         missing.push("bpf-linker".to_owned());
         if toolchain == Toolchain::Debian && !Path::new(LLVM).exists() {
@@ -89,13 +83,7 @@ fn set_up(check: bool, toolchain: Toolchain) -> Result<()> {
     }
     for (program, package) in PROGRAMS {
         let found = find(program);
-        say(
-            found.is_some(),
-            program,
-            &found
-                .as_ref()
-                .map_or_else(String::new, |f| f.display().to_string()),
-        );
+        say(found.is_some(), program, &found.as_ref().map_or_else(String::new, |f| f.display().to_string()));
         if found.is_none() {
             missing.push(program.to_owned());
             packages.push(package);
@@ -105,10 +93,7 @@ fn set_up(check: bool, toolchain: Toolchain) -> Result<()> {
 
     if check {
         if !missing.is_empty() {
-            bail!(
-                "missing: {}; `cargo xtask setup` installs it",
-                missing.join(", ")
-            );
+            bail!("missing: {}; `cargo xtask setup` installs it", missing.join(", "));
         }
         return refuse(&unfit);
     }
@@ -118,15 +103,7 @@ fn set_up(check: bool, toolchain: Toolchain) -> Result<()> {
         install_packages(&packages)?;
     }
     if toolchain == Toolchain::Nightly && !compiler {
-        let arguments = [
-            "toolchain",
-            "install",
-            "nightly",
-            "--profile",
-            "minimal",
-            "--component",
-            "rust-src",
-        ];
+        let arguments = ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"];
         run(Command::new("rustup").args(arguments))?;
     }
     if linker.is_none() {
@@ -166,8 +143,7 @@ fn choose(wanted: Toolchain) -> Toolchain {
 fn description(toolchain: Toolchain) -> String {
     match toolchain {
         Toolchain::Nightly => "rustup's nightly with rust-src".to_owned(),
-        _ => debian_rustc()
-            .unwrap_or_else(|| "Debian's rustc-web with libstd-rust-web-dev-bpf".to_owned()),
+        _ => debian_rustc().unwrap_or_else(|| "Debian's rustc-web with libstd-rust-web-dev-bpf".to_owned()),
     }
 }
 
@@ -175,33 +151,25 @@ fn description(toolchain: Toolchain) -> String {
 fn debian_rustc() -> Option<String> {
     let sysroot = first_line(Command::new("/usr/bin/rustc").args(["--print", "sysroot"]))?;
     let core = Path::new(&sysroot).join("lib/rustlib/bpfel-unknown-none");
-    core.exists()
-        .then(|| first_line(Command::new("/usr/bin/rustc").arg("--version")))?
+    core.exists().then(|| first_line(Command::new("/usr/bin/rustc").arg("--version")))?
 }
 
 fn has_nightly() -> bool {
-    let Some(sysroot) = first_line(Command::new("rustc").args(["+nightly", "--print", "sysroot"]))
-    else {
+    let Some(sysroot) = first_line(Command::new("rustc").args(["+nightly", "--print", "sysroot"])) else {
         return false;
     };
-    Path::new(&sysroot)
-        .join("lib/rustlib/src/rust/library/core")
-        .exists()
+    Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").exists()
 }
 
 /// Whether this Debian knows the package (it is in the security suite from 12 on).
 fn has_debian_package() -> bool {
-    first_line(Command::new("apt-cache").args(["--names-only", "search", "^rustc-web$"]))
-        .is_some_and(|l| !l.is_empty())
+    first_line(Command::new("apt-cache").args(["--names-only", "search", "^rustc-web$"])).is_some_and(|l| !l.is_empty())
 }
 
 fn install_packages(packages: &[&str]) -> Result<()> {
     let by_hand = format!("apt-get install {}", packages.join(" "));
     if find("apt-get").is_none() {
-        bail!(
-            "this is no Debian; install what these packages hold, then run setup again: {}",
-            packages.join(" ")
-        );
+        bail!("this is no Debian; install what these packages hold, then run setup again: {}", packages.join(" "));
     }
     if !rustix::process::geteuid().is_root() {
         bail!("root is needed to install packages; run: sudo {by_hand}");
@@ -209,25 +177,17 @@ fn install_packages(packages: &[&str]) -> Result<()> {
     eprintln!("setup: installing Debian packages: {}", packages.join(" "));
     let mut update = apt();
     if run(update.args(["update", "-q"])).is_err() {
-        eprintln!(
-            "setup: the package lists could not be refreshed; trying with those that are there"
-        );
+        eprintln!("setup: the package lists could not be refreshed; trying with those that are there");
     }
-    run(apt()
-        .args(["install", "-y", "-q", "--no-install-recommends"])
-        .args(packages))
-    .with_context(|| format!("packages are missing; look at the messages above, or run: {by_hand}"))
+    run(apt().args(["install", "-y", "-q", "--no-install-recommends"]).args(packages))
+        .with_context(|| format!("packages are missing; look at the messages above, or run: {by_hand}"))
 }
 
 /// apt-get that asks nothing, keeps standard output clean, and starts no service that it installs.
 fn apt() -> Command {
     let mut command = Command::new("apt-get");
-    command
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("RUNLEVEL", "1");
-    command
-        .stdin(std::process::Stdio::null())
-        .stdout(std::io::stderr());
+    command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+    command.stdin(std::process::Stdio::null()).stdout(std::io::stderr());
     command
 }
 
@@ -236,9 +196,7 @@ fn install_linker(toolchain: Toolchain) -> Result<()> {
     let mut command = cargo();
     command.args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked"]);
     if toolchain == Toolchain::Debian {
-        command
-            .env("LLVM_PREFIX", LLVM)
-            .env("LLVM_SYS_221_PREFIX", LLVM);
+        command.env("LLVM_PREFIX", LLVM).env("LLVM_SYS_221_PREFIX", LLVM);
         command.args(["--no-default-features", "--features", "llvm-22"]);
     }
     run(&mut command).context("bpf-linker could not be built; the messages above say why")
@@ -246,24 +204,11 @@ fn install_linker(toolchain: Toolchain) -> Result<()> {
 
 /// Says what this host offers; returns what tests, demo and benches cannot do without.
 fn report_host() -> Vec<&'static str> {
-    let bpffs = std::fs::read_to_string("/proc/filesystems")
-        .is_ok_and(|f| f.lines().any(|l| l.ends_with("\tbpf")));
+    let bpffs = std::fs::read_to_string("/proc/filesystems").is_ok_and(|f| f.lines().any(|l| l.ends_with("\tbpf")));
     let facts = [
-        (
-            rustix::process::geteuid().is_root(),
-            "root",
-            "demo, tests and benches make network namespaces",
-        ),
-        (
-            Path::new("/sys/kernel/btf/vmlinux").exists(),
-            "kernel BTF",
-            "the BPF programs are loaded with it",
-        ),
-        (
-            bpffs,
-            "BPF file system",
-            "programs and maps are pinned there",
-        ),
+        (rustix::process::geteuid().is_root(), "root", "demo, tests and benches make network namespaces"),
+        (Path::new("/sys/kernel/btf/vmlinux").exists(), "kernel BTF", "the BPF programs are loaded with it"),
+        (bpffs, "BPF file system", "programs and maps are pinned there"),
         (
             succeeds(Command::new("unshare").args(["--net", "true"])),
             "network namespaces",
@@ -273,19 +218,12 @@ fn report_host() -> Vec<&'static str> {
     for (there, what, why) in facts {
         say(there, what, why);
     }
-    facts
-        .into_iter()
-        .filter(|(there, ..)| !there)
-        .map(|(_, what, _)| what)
-        .collect()
+    facts.into_iter().filter(|(there, ..)| !there).map(|(_, what, _)| what).collect()
 }
 
 fn refuse(unfit: &[&str]) -> Result<()> {
     if !unfit.is_empty() {
-        eprintln!(
-            "setup: building works, but demo, tests and benches also need: {}",
-            unfit.join(", ")
-        );
+        eprintln!("setup: building works, but demo, tests and benches also need: {}", unfit.join(", "));
     }
     Ok(())
 }

@@ -19,21 +19,12 @@ pub fn verb(arguments: &Arguments) -> Result<()> {
     setup::ensure()?;
     if arguments.filter.is_none() {
         run(cargo().args(["fmt", "--all", "--check"]))?;
-        run(cargo().args([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "--deny",
-            "warnings",
-        ]))?;
+        run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
     }
     run(cargo().args(["build", "--release", "--package", "baton", "--bins"]))?;
     let mut tests = cargo();
     // The end-to-end tests take turns by a lock of their own; all others may run side by side.
-    tests
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .env("BATON_BIN", release_folder().join("baton"));
+    tests.args(["test", "--workspace", "--no-fail-fast"]).env("BATON_BIN", release_folder().join("baton"));
     tests.args(&arguments.filter);
     become_it(&mut tests)
 }

@@ -22,7 +22,7 @@ use baton_lab::{
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde::Serialize;
 
 const MILLISECOND: u64 = 1_000_000;
 const LIMIT: Duration = Duration::from_secs(60);
@@ -68,67 +68,36 @@ fn main() -> Result<()> {
         print_table(&steps)?;
     }
     let overlap = steps.iter().find(|s| s.outcome.overlap.ns() > 0);
-    ensure!(
-        overlap.is_none(),
-        "two nodes served at once during `{}`",
-        overlap.map_or("", |s| s.title)
-    );
+    ensure!(overlap.is_none(), "two nodes served at once during `{}`", overlap.map_or("", |s| s.title));
     Ok(())
 }
 
 fn run(profile: Profile, progress: &Progress) -> Result<Vec<Step>> {
     let _one = Exclusive::take()?;
-    progress.say(
-        "making a cluster: nodes lb1 and lb2, arbiter arb, back ends web1 and web2, and a client",
-    );
+    progress.say("making a cluster: nodes lb1 and lb2, arbiter arb, back ends web1 and web2, and a client");
     let baton = Baton::new(profile, gates::INSPECT);
-    let spec = Spec {
-        back_ends: 2,
-        ..Spec::usual("demo")
-    };
+    let spec = Spec { back_ends: 2, ..Spec::usual("demo") };
     let mut scene = Scene::new(spec, Box::new(baton), MILLISECOND)?;
-    let back_ends = scene
-        .lab
-        .back_ends
-        .iter()
-        .map(|m| BackEnd::start(&m.ns, &m.name))
-        .collect::<Result<Vec<_>>>()?;
+    let back_ends = scene.lab.back_ends.iter().map(|m| BackEnd::start(&m.ns, &m.name)).collect::<Result<Vec<_>>>()?;
     let proxies = Proxies::start(&scene.lab)?;
     let asker = Asker::start(&scene.lab.client()?.ns, VIP4.into())?;
     let owner = scene.steady(LIMIT)?;
     let began = clock::now();
-    wait::until(LIMIT, "HAProxy to answer at the VIP", || {
-        Ok(asker.report(began, clock::now()).answered > 10)
-    })?;
-    progress.say(&format!(
-        "{} owns {VIP4}; HAProxy answers there",
-        scene.lab.nodes[owner].name
-    ));
+    wait::until(LIMIT, "HAProxy to answer at the VIP", || Ok(asker.report(began, clock::now()).answered > 10))?;
+    progress.say(&format!("{} owns {VIP4}; HAProxy answers there", scene.lab.nodes[owner].name));
 
     let mut steps = Vec::new();
     for (fault, title) in STEPS {
         progress.begin(title);
         let from = clock::now();
-        let watch = Watch {
-            steady_limit: LIMIT,
-            ..Watch::default()
-        };
-        let outcome = trial::run(&mut scene, fault, watch)
-            .with_context(|| format!("while showing `{title}`"))?;
+        let watch = Watch { steady_limit: LIMIT, ..Watch::default() };
+        let outcome = trial::run(&mut scene, fault, watch).with_context(|| format!("while showing `{title}`"))?;
         let asked = asker.report(from, clock::now());
-        let name =
-            |node: Option<usize>| node.map_or("nobody", |n| scene.lab.nodes[n].name.as_str());
+        let name = |node: Option<usize>| node.map_or("nobody", |n| scene.lab.nodes[n].name.as_str());
         let (before, after) = (name(Some(outcome.before)), name(outcome.after));
         let (gap, lost) = (outcome.gap_ns as f64 / 1e6, outcome.lost);
-        progress.end(&format!(
-            "{title}: {before} → {after}, longest gap {gap:.1} ms, {lost} probes lost"
-        ));
-        steps.push(Step {
-            fault,
-            title,
-            outcome,
-            asked,
-        });
+        progress.end(&format!("{title}: {before} → {after}, longest gap {gap:.1} ms, {lost} probes lost"));
+        steps.push(Step { fault, title, outcome, asked });
     }
     progress.say("taking the cluster away");
     drop((asker, proxies, back_ends, scene));
@@ -166,19 +135,29 @@ fn print_table(steps: &[Step]) -> Result<()> {
     Ok(())
 }
 
+#[derive(Serialize)]
+struct Json {
+    failovers: Vec<JsonStep>,
+}
+
+#[derive(Serialize)]
+struct JsonStep {
+    kind: &'static str,
+    gap_ms: f64,
+    lost_probes: u64,
+    overlap_ms: f64,
+}
+
 fn print_json(steps: &[Step]) -> Result<()> {
-    let failovers: Vec<_> = steps
-        .iter()
-        .map(|step| {
-            json!({
-                "kind": step.fault.name(),
-                "gap_ms": step.outcome.gap_ns as f64 / 1e6,
-                "lost_probes": step.outcome.lost,
-                "overlap_ms": step.outcome.overlap.ns() as f64 / 1e6,
-            })
-        })
-        .collect();
-    writeln!(std::io::stdout(), "{}", json!({ "failovers": failovers }))?;
+    let ms = |ns: u64| (ns as f64 / 1e4).round() / 100.0;
+    let one = |step: &Step| JsonStep {
+        kind: step.fault.name(),
+        gap_ms: ms(step.outcome.gap_ns),
+        lost_probes: step.outcome.lost,
+        overlap_ms: ms(step.outcome.overlap.ns()),
+    };
+    let failovers = steps.iter().map(one).collect();
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(&Json { failovers })?)?;
     Ok(())
 }
 
@@ -191,9 +170,7 @@ impl Progress {
     fn new(steps: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(steps);
-            if let Ok(style) =
-                ProgressStyle::with_template("{spinner} [{bar:24}] {pos}/{len} {msg}")
-            {
+            if let Ok(style) = ProgressStyle::with_template("{spinner} [{bar:24}] {pos}/{len} {msg}") {
                 bar.set_style(style);
             }
             bar.enable_steady_tick(Duration::from_millis(100));
