@@ -324,7 +324,7 @@ impl Core {
         self.detector
             .observe(now, view, &self.state, &self.reports, hold_ns);
         let mut commands = std::mem::take(&mut self.outbox);
-        if let Some(why) = self.must_halt() {
+        if let Some(why) = self.sight(now).contradiction() {
             self.wake = None;
             if !std::mem::replace(&mut self.halted, true) {
                 commands.extend(self.transitions.close_all());
@@ -434,28 +434,5 @@ impl Core {
         if self.outbox.len() < OUTBOX_MAX {
             self.outbox.push(command);
         }
-    }
-
-    /// What in the log contradicts what this machine was started with, in a way that no waiting mends.
-    fn must_halt(&self) -> Option<String> {
-        let me = self.settings.me;
-        if self
-            .state
-            .incarnation(me)
-            .is_some_and(|i| i > self.settings.incarnation)
-        {
-            return Some(format!(
-                "the log knows a later start of voter {me} than this one: another machine uses its number, or its state \
-                 directory is an old copy; give each machine its own number and directory"
-            ));
-        }
-        if !self.state.voters.is_empty() && !self.sight(self.now).agrees() {
-            return Some(
-                "the cluster was formed with other voters, roles or another lease than this machine is configured with; a \
-                 lease counted from these would not be safe; correct the configuration"
-                    .to_owned(),
-            );
-        }
-        None
     }
 }

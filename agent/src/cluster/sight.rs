@@ -179,4 +179,27 @@ impl<'a> Sight<'a> {
             .filter(|v| self.silent(*v))
             .fold(0, |mask, v| mask | v.bit())
     }
+
+    /// What in the log contradicts what this machine was started with, in a way that no waiting mends.
+    pub(super) fn contradiction(&self) -> Option<String> {
+        let me = self.me();
+        if self
+            .state
+            .incarnation(me)
+            .is_some_and(|i| i > self.incarnation())
+        {
+            return Some(format!(
+                "the log knows a later start of voter {me} than this one: another machine uses its number, or its state \
+                 directory is an old copy; give each machine its own number and directory"
+            ));
+        }
+        if !self.state.voters.is_empty() && !self.agrees() {
+            return Some(
+                "the cluster was formed with other voters, roles or another lease than this machine is configured with; a \
+                 lease counted from these would not be safe; correct the configuration"
+                    .to_owned(),
+            );
+        }
+        None
+    }
 }

@@ -91,21 +91,11 @@ fn random_faults_never_make_two_servers() {
     }
 }
 
+/// The lab itself can fail: with a rule left out, two serve within a few seeds.
 #[test]
-#[ignore = "a look at which rules this lab can miss"]
-fn hunt() {
-    for name in Mutations::NAMES {
-        let found = (0..300).find(|seed| !run(*seed, Some(name), 60).is_empty());
-        println!("{name}: {found:?}");
-    }
-}
-
-#[test]
-#[ignore = "long"]
-fn long() {
-    let from = std::env::var("FROM").map_or(1000, |s| s.parse().unwrap());
-    for seed in from..from + 600 {
-        eprintln!("{seed}");
-        assert_eq!(run(seed, None, 60), Vec::<String>::new(), "seed {seed}");
+fn missing_rules_are_found() {
+    for name in ["skip_hold", "skip_conclusion_floor"] {
+        let found = (0..60).any(|seed| !run(seed, Some(name), 60).is_empty());
+        assert!(found, "{name}");
     }
 }
