@@ -157,7 +157,9 @@ pub fn print_table(cells: &Cells) {
     }
     eprintln!("{table}");
     eprintln!("calm: without the trials in which the machine itself stalled for longer than a quarter of the lease");
-    eprintln!("(keepalived has no lease: than one advertisement). takeover: from the fault to another node's service.");
+    eprintln!(
+        "(keepalived has no lease: than one advertisement). takeover: from the fault's command, which takes\nup to 20 ms where it changes the networks, to another node's first answer."
+    );
 }
 
 fn calm(cell: &Cell) -> Vec<Sample> {
