@@ -3,7 +3,7 @@
 //! It decides nothing. Inputs are applied entries, messages of other cores, reports of the executor, changes of front links, requests
 //! of operators, the pulse's wake-ups and the core's own deadline; after each the core is stepped until it is content.
 
-use std::{io, os::fd::OwnedFd, sync::Arc, sync::atomic::Ordering::Relaxed};
+use std::{collections::BTreeMap, io, os::fd::OwnedFd, sync::Arc, sync::atomic::Ordering::Relaxed};
 
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 use tracing::{debug, error, info, warn};
@@ -58,6 +58,8 @@ pub struct Driver {
     pub(super) sender: mpsc::UnboundedSender<Input>,
     pub(super) inputs: mpsc::UnboundedReceiver<Input>,
     pub(super) stopping: Option<Stopping>,
+    /// On which links the heartbeats of each voter arrive, as the channel was last told.
+    pub(super) links: BTreeMap<(VoterId, usize), bool>,
     /// Entries that their compare-and-set refused.
     pub(super) entries_refused: u64,
     /// Why raft has stopped, once it has.
@@ -85,6 +87,7 @@ impl Driver {
         let timer = Timer::new()?;
         loop {
             self.pulse.token.fetch_add(1, Relaxed);
+            self.follow_links();
             if let Some(halt) = self.settle() {
                 return Ok(Ended::Halted(halt));
             }
@@ -106,6 +109,18 @@ impl Driver {
                         let Ok(more) = self.inputs.try_recv() else { break };
                         self.take(more);
                     }
+                }
+            }
+        }
+    }
+
+    /// Tells the channel which links the heartbeats find dead, or alive again.
+    fn follow_links(&mut self) {
+        for peer in &self.facts.peers {
+            for link in 0..self.facts.backplane.len() {
+                let alive = self.pulse.hears(*peer, link);
+                if self.links.insert((*peer, link), alive).is_some_and(|was| was != alive) {
+                    self.channel.heartbeats(*peer, link, alive);
                 }
             }
         }

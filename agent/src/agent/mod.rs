@@ -231,6 +231,7 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
         is_node: mine.role == Role::Node,
         digest: config.digest as u32,
         interval: timing.interval_ns,
+        hold: timing.hold_ns(),
         sockets,
         peers: peers.iter().map(|(v, ips)| (*v, ips.iter().map(|ip| SocketAddr::new(*ip, port)).collect())).collect(),
         realtime,
@@ -321,6 +322,7 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
         sender,
         inputs,
         stopping: None,
+        links: BTreeMap::new(),
         entries_refused: 0,
         broken: None,
     };

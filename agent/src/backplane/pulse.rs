@@ -37,6 +37,8 @@ pub struct PulseShared {
     pub term: AtomicU64,
     /// The last log index.
     pub log_index: AtomicU64,
+    /// The links on which each voter's beats arrive; row = voter number, bit = link.
+    links: [AtomicU32; VoterId::MAX as usize + 1],
     /// The voters whose hold has run out here (bit id - 1).
     pub silent: AtomicU32,
     /// When the pulse last ran.
@@ -55,6 +57,11 @@ pub struct PulseShared {
 }
 
 impl PulseShared {
+    /// Whether a voter's beats arrive on a link.
+    pub fn hears(&self, voter: VoterId, link: usize) -> bool {
+        self.links.get(usize::from(voter.0)).is_some_and(|links| links.load(Relaxed) >> link & 1 == 1)
+    }
+
     /// Since when this machine's pulse has been punctual, judged at `now`: a pulse that has not run for an interval and a half is
     /// late already, whether or not it has noticed (rule 2).
     pub fn punctual_since(&self, now: Nanos, interval: Nanos) -> Nanos {
@@ -74,6 +81,8 @@ pub struct PulseConfig {
     pub digest: u32,
     /// Between two beats.
     pub interval: Nanos,
+    /// A link on which nothing came for this long is dead.
+    pub hold: Nanos,
     /// The sockets, one a link (see [`bind`]).
     pub sockets: Vec<UdpSocket>,
     /// Each peer's address on each link.
@@ -287,8 +296,19 @@ impl Loop {
     /// Wakes the core when a peer's beats, or the own lease, say something new. Silence needs no waking: the core has a timer.
     fn look(&mut self, now: Nanos) {
         let mut changed = false;
-        for (peer, _) in &self.config.peers {
-            let word = condition(&self.tables.peer_view(*peer));
+        // A link is dead when nothing came for a hold; what a stall of this machine held up does not count.
+        let patience = self.config.hold;
+        let punctual = self.shared.punctual_since.load(Relaxed);
+        for (peer, addresses) in &self.config.peers {
+            let heard = |link: usize| {
+                let seen = self.tables.peer(*peer).links.get(link).map_or(0, |row| row.last_seen.load());
+                seen != 0 && now.saturating_sub(seen.max(punctual)) <= patience
+            };
+            let links = (0..addresses.len()).fold(0, |mask, link| mask | u32::from(heard(link)) << link);
+            if let Some(word) = self.shared.links.get(usize::from(peer.0)) {
+                word.store(links, Relaxed);
+            }
+            let word = condition(&self.tables.peer_view(*peer)) ^ u64::from(links);
             if let Some(seen) = self.seen.get_mut(peer.0 as usize)
                 && *seen != word
             {

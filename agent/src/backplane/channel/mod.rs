@@ -223,6 +223,19 @@ impl Channel {
         self.peer(peer)?.send(body)
     }
 
+    /// What the heartbeats say of a link to a peer. When they stop, its connection is closed at once; when they come back, a new
+    /// one is made at once. Without this, TCP would go on with a connection whose retransmission timer has backed off: what
+    /// is sent after a healed partition would wait for it.
+    pub fn heartbeats(&self, peer: VoterId, link: usize, alive: bool) {
+        if let Some(peer) = self.inner.peers.get(&peer) {
+            if alive {
+                peer.hear(link);
+            } else {
+                peer.cut(link);
+            }
+        }
+    }
+
     /// Which links to a peer are connected, in the order of the configuration; empty for an unknown peer.
     pub fn connected(&self, peer: VoterId) -> Vec<bool> {
         self.inner

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::{
     RpcError,
@@ -29,6 +29,8 @@ pub(super) struct Peer {
     pub addresses: Vec<SocketAddr>,
     /// Its requests that are being worked on.
     pub working: AtomicUsize,
+    /// Raised when the heartbeats come back on a link.
+    heard: Vec<Notify>,
     state: Mutex<State>,
 }
 
@@ -58,10 +60,12 @@ pub(super) enum Arrival {
 impl Peer {
     pub fn new(id: VoterId, addresses: Vec<SocketAddr>) -> Self {
         let links = addresses.iter().map(|_| None).collect();
+        let heard = addresses.iter().map(|_| Notify::new()).collect();
         Self {
             id,
             addresses,
             working: AtomicUsize::new(0),
+            heard,
             state: Mutex::new(State {
                 incarnation: 0,
                 links,
@@ -137,6 +141,21 @@ impl Peer {
     pub fn close(&self) {
         for link in self.state().links.iter_mut().filter_map(Option::take) {
             link.close();
+        }
+    }
+
+    /// The heartbeats are back on a link.
+    pub fn hear(&self, index: usize) {
+        if let Some(heard) = self.heard.get(index) {
+            heard.notify_one();
+        }
+    }
+
+    /// Waits until the heartbeats come back on a link; for ever on a link that there is not.
+    pub async fn heard(&self, index: usize) {
+        match self.heard.get(index) {
+            Some(heard) => heard.notified().await,
+            None => std::future::pending().await,
         }
     }
 

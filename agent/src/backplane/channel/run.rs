@@ -143,26 +143,26 @@ async fn dial(inner: Arc<Inner>, peer: Arc<Peer>, index: usize, local: SocketAdd
     };
     loop {
         let mut wait = CONNECT_PAUSE;
-        if let Ok(mut stream) = socket::connect(local, remote).await {
-            let shaken = timeout(
-                HANDSHAKE_TIMEOUT,
-                handshake::initiate(&mut stream, &inner.secret, hello),
-            )
-            .await;
-            if let Some((noise, theirs)) = settled(&inner, shaken, remote) {
-                let end = connection(
-                    &inner,
-                    &peer,
-                    index,
-                    theirs.incarnation,
-                    Link::new(stream, noise, 1),
-                    0,
-                )
-                .await;
-                wait = pause(&end, CONNECT_PAUSE);
-            }
+        let attempt = async {
+            let mut stream = socket::connect(local, remote).await.ok()?;
+            let handshake = handshake::initiate(&mut stream, &inner.secret, hello);
+            let shaken = timeout(HANDSHAKE_TIMEOUT, handshake).await;
+            settled(&inner, shaken, remote).map(|(noise, theirs)| (stream, noise, theirs))
+        };
+        let connected = tokio::select! {
+            connected = attempt => connected,
+            // The first packet of an attempt that began while the link was dead is lost, and TCP repeats it after a second.
+            () = peer.heard(index) => continue,
+        };
+        if let Some((stream, noise, theirs)) = connected {
+            let link = Link::new(stream, noise, 1);
+            let end = connection(&inner, &peer, index, theirs.incarnation, link, 0).await;
+            wait = pause(&end, CONNECT_PAUSE);
         }
-        sleep(wait).await;
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = peer.heard(index) => {}
+        }
     }
 }
 
