@@ -61,7 +61,7 @@ impl World {
             Command::StepAside { .. } => agent.raft.step_aside(),
             Command::Resume => agent.raft.resume(),
             Command::Record(_) => {}
-            Command::Halt(text) => self.checker.violated(self.now, format!("the core of {me} halts: {text}")),
+            Command::Halt(text) => self.checker.stuck(self.now, format!("the core of {me} halts: {text}")),
         }
         self.raft_outputs(position, agent);
     }
@@ -98,6 +98,7 @@ impl World {
         }
         agent.running.insert(slot, Running::Starting(epoch));
         let fails = self.machines.get(position).is_some_and(|machine| machine.starts_fail);
+        self.checker.statistics.failed_starts += u64::from(fails);
         let outcome = if fails { Outcome::StartFailed } else { Outcome::Started };
         self.execute(position, slot, epoch, outcome);
     }

@@ -23,6 +23,8 @@ pub struct Violation {
     pub at: Instant,
     /// What and who.
     pub what: String,
+    /// Whether it is about safety; otherwise the cluster did not recover.
+    pub safety: bool,
 }
 
 /// Numbers of a run.
@@ -42,8 +44,12 @@ pub struct Statistics {
     pub conclusions: u64,
     /// Terms that had a leader.
     pub terms: u64,
-    /// From the end of the faults until every group was served for good.
+    /// Starts of resources that failed.
+    pub failed_starts: u64,
+    /// From the end of the faults until every group was served for good, and everybody had caught up.
     pub recovery_ns: u64,
+    /// From the end of the faults until the leader also stood where it belongs.
+    pub settled_ns: u64,
 }
 
 /// The observer.
@@ -61,7 +67,12 @@ pub struct Checker {
 impl Checker {
     /// Takes note of a violation; the first one counts.
     pub fn violated(&mut self, at: Instant, what: String) {
-        self.violation.get_or_insert(Violation { at, what });
+        self.violation.get_or_insert(Violation { at, what, safety: true });
+    }
+
+    /// The cluster did not recover, or its core does not come to rest.
+    pub fn stuck(&mut self, at: Instant, what: String) {
+        self.violation.get_or_insert(Violation { at, what, safety: false });
     }
 
     /// The newest committed state that any machine has applied.

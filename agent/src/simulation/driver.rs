@@ -130,7 +130,7 @@ impl World {
             turns += 1;
             if turns > TURNS_MAX {
                 let id = VoterId(u8::try_from(position + 1).unwrap_or(0));
-                self.checker.violated(self.now, format!("the core of {id} never comes to rest"));
+                self.checker.stuck(self.now, format!("the core of {id} never comes to rest"));
                 break false;
             }
             match self.turn(position, &mut agent) {
@@ -149,6 +149,8 @@ impl World {
             machine.agent = Some(agent);
             self.note(Some(position), || "! agent has stopped in an orderly way".to_owned());
             self.crash_agent(position);
+            let back = self.timing.hold_ns();
+            self.queue.push(self.now + back, Event::Start(position));
             return;
         } else {
             self.rest(position, &mut agent, now)
@@ -170,7 +172,7 @@ impl World {
             agent.idle_wakes += 1;
             if agent.idle_wakes > IDLE_WAKES_MAX {
                 let what = format!("the core of {} spins: its deadline stays in the past", machine.id);
-                self.checker.violated(self.now, what);
+                self.checker.stuck(self.now, what);
             }
         } else {
             agent.idle_wakes = 0;

@@ -36,7 +36,7 @@ mod world;
 
 pub use checker::{Statistics, Violation};
 pub use mutation::Mutation;
-pub use recovery::RECOVERY_MAX_NS;
+pub use recovery::{RECOVERY_MAX_NS, REFUSAL_MAX_NS, SETTLED_MAX_NS};
 pub use runner::{Summary, first_failing, main_loop};
 pub use trace::LEGEND;
 
@@ -100,7 +100,7 @@ pub fn run_once(seed: u64, options: &Options, trace: bool) -> Report {
         world.checker.statistics.events += 1;
         world.happen(event);
         if world.checker.statistics.events > EVENTS_MAX {
-            world.checker.violated(at, "the simulation does not come to an end".to_owned());
+            world.checker.stuck(at, "the simulation does not come to an end".to_owned());
         }
     }
     if let Some(violation) = world.checker.violation.clone() {

@@ -10,17 +10,36 @@ use crate::cluster::{
     message::Order,
 };
 
-/// All must be well for good within this time after the faults stop (true time).
-pub const RECOVERY_MAX_NS: u64 = 6_000_000_000;
+/// Every group must be served for good, and everybody have caught up, within this time after the faults stop (true time).
+pub const RECOVERY_MAX_NS: u64 = 4_000_000_000;
+/// The leader must be off the owners within this time: a transfer that failed is tried again after some seconds.
+pub const SETTLED_MAX_NS: u64 = 9_000_000_000;
+/// A node refuses a group that failed there for half a minute; that is waited for where a start has failed.
+pub const REFUSAL_MAX_NS: u64 = 36_000_000_000;
 /// All is well once nothing has changed for this time.
 const STEADY_NS: u64 = 400_000_000;
+/// Between two looks.
+const LOOK_NS: u64 = 5_000_000;
 
 impl World {
     /// Looks whether all is well, and again a little later.
     pub fn look(&mut self) {
         let since_calm = self.now - self.plan.until;
+        let refused = if self.checker.statistics.failed_starts > 0 { REFUSAL_MAX_NS } else { 0 };
+        let unserved = self.missing();
+        match (&unserved, self.served_since) {
+            (None, None) => self.served_since = Some(self.now),
+            (Some(_), _) => self.served_since = None,
+            _ => {}
+        }
+        let served = self.served_since.map_or(since_calm, |since| since - self.plan.until);
+        if served > RECOVERY_MAX_NS + refused {
+            let what = unserved.unwrap_or_else(|| "it came too late".to_owned());
+            self.give_up(served, &what);
+            return;
+        }
         let index = self.checker.newest_index();
-        let missing = self.missing();
+        let missing = unserved.or_else(|| self.missing_leader());
         match (&missing, self.well_since) {
             (Some(_), _) => self.well_since = None,
             (None, Some((_, known))) if known == index => {}
@@ -29,17 +48,22 @@ impl World {
         if let Some((since, _)) = self.well_since
             && self.now >= since + STEADY_NS
         {
-            self.checker.statistics.recovery_ns = since - self.plan.until;
+            self.checker.statistics.recovery_ns = served;
+            self.checker.statistics.settled_ns = since - self.plan.until;
             self.done = true;
             return;
         }
-        if since_calm > RECOVERY_MAX_NS {
+        if since_calm > SETTLED_MAX_NS + refused {
             let what = missing.unwrap_or_else(|| "entries are still being committed".to_owned());
-            self.checker.violated(self.now, format!("no recovery within {} ms: {what}", RECOVERY_MAX_NS / 1_000_000));
+            self.give_up(since_calm, &what);
             return;
         }
         self.take_off_standby();
-        self.queue.push(self.now + 5_000_000, Event::Look);
+        self.queue.push(self.now + LOOK_NS, Event::Look);
+    }
+
+    fn give_up(&mut self, waited: u64, what: &str) {
+        self.checker.stuck(self.now, format!("no recovery within {} ms: {what}", waited / 1_000_000));
     }
 
     fn take_off_standby(&mut self) {
@@ -47,7 +71,7 @@ impl World {
             state.voters.iter().find(|(_, voter)| voter.standby).map(|(&node, _)| node)
         });
         if let Some(node) = waiting
-            && (self.now / 5_000_000).is_multiple_of(10)
+            && (self.now / LOOK_NS).is_multiple_of(10)
         {
             self.order(Order::Standby { node, on: false });
         }
@@ -106,7 +130,7 @@ impl World {
                 return Some(format!("{} holds no lease", machine.id));
             }
         }
-        self.missing_leader()
+        None
     }
 
     fn missing_leader(&self) -> Option<String> {
@@ -115,7 +139,7 @@ impl World {
         let leader = self.machines.iter().find(|machine| {
             machine.agent.as_ref().is_some_and(|agent| leads(&agent.raft) && agent.raft.status().1 == newest)
         });
-        let Some(leader) = leader else { return Some("there is no leader".to_owned()) };
+        let Some(leader) = leader else { return Some("there is no working leader".to_owned()) };
         let state = self.checker.newest()?;
         let owns = |voter: VoterId| state.groups.values().any(|group| group.owner == Some(voter));
         if owns(leader.id) && self.voters.iter().any(|(voter, _)| !owns(*voter)) {

@@ -85,6 +85,7 @@ impl World {
             log_max,
             racy,
             done: false,
+            served_since: None,
             well_since: None,
         };
         for position in 0..world.machines.len() {

@@ -125,6 +125,8 @@ pub struct World {
     pub racy: u64,
     /// Whether all is over.
     pub done: bool,
+    /// Since when every group has been served after the faults.
+    pub served_since: Option<Instant>,
     /// Since when all has been well after the faults, and the newest entry then.
     pub well_since: Option<(Instant, Index)>,
 }
