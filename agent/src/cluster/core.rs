@@ -13,17 +13,19 @@ use super::{
     election::Election,
     entry::Entry,
     handover::Handover,
-    ids::{Epoch, GroupId, Index, MILLISECOND, Nanos, Role, VoterId},
+    ids::{Epoch, GroupId, Index, MILLISECOND, Nanos, VoterId},
     message::{Message, Order, Report},
+    notices::Notices,
     out::{Out, Proposals},
     placement::{self, Explanation},
     promises::Promises,
+    reporting::{self, Reporter},
     rounds::Rounds,
     sight::Sight,
     state::{Effect, State},
     steward::{self, Steward},
     transition::Transitions,
-    view::View,
+    view::{RaftView, View},
 };
 
 pub use super::{
@@ -34,8 +36,6 @@ pub use super::{
 #[cfg(test)]
 mod tests;
 
-/// The longest pause between two reports, however long the interval.
-const REPORT_AT_LEAST: Nanos = 100 * MILLISECOND;
 /// Facts and messages that wait for the next step; more are dropped, the core finds its way from the level.
 const OUTBOX_MAX: usize = 1024;
 /// How long a leader that is stopped tries to hand the leadership over.
@@ -58,9 +58,10 @@ pub struct Core {
     proposals: Proposals,
     /// What the events between two steps want to say.
     outbox: Vec<Command>,
-    report_due: Nanos,
+    reporter: Reporter,
+    notices: Notices,
+    raft: RaftView,
     leaving_since: Option<Nanos>,
-    lease_lapsed: bool,
     halted: bool,
     now: Nanos,
     wake: Option<Nanos>,
@@ -84,9 +85,10 @@ impl Core {
             handover: Handover::default(),
             proposals,
             outbox: Vec::new(),
-            report_due: 0,
+            reporter: Reporter::default(),
+            notices: Notices::default(),
+            raft: RaftView::default(),
             leaving_since: None,
-            lease_lapsed: false,
             halted: false,
             now,
             wake: Some(now),
@@ -190,14 +192,7 @@ impl Core {
             return;
         }
         match message {
-            Message::Report(report) => {
-                // Only an older incarnation's report can be out of date for good; the channel keeps the order otherwise.
-                if self.reports.get(&from).is_none_or(|known| {
-                    (known.incarnation, known.applied) <= (report.incarnation, report.applied)
-                }) {
-                    self.reports.insert(from, report);
-                }
-            }
+            Message::Report(report) => reporting::keep(&mut self.reports, from, report),
             Message::AskPromise { node, last } => self.promises.ask(from, node, last),
             Message::Promise {
                 node,
@@ -227,7 +222,14 @@ impl Core {
             }
             Message::TakeLeadership { term } => self.handover.take(from, term),
             Message::Order(order) => {
-                if let Err(refused) = self.on_order(now, order) {
+                // Never passed on once more: two voters that each think the other leads would play ball.
+                let leads = self.sight(now).leads();
+                let accepted = if leads {
+                    self.on_order(now, order)
+                } else {
+                    Err(OrderRefused::NoLeader)
+                };
+                if let Err(refused) = accepted {
                     self.say(Command::Record(Fact::OrderRefused(refused.to_string())));
                 }
             }
@@ -313,10 +315,19 @@ impl Core {
         let hold_ns = self.sight(now).hold_ns();
         self.detector
             .observe(now, view, &self.state, &self.reports, hold_ns);
-        let commands = std::mem::take(&mut self.outbox);
-        if self.must_halt() {
+        let mut commands = std::mem::take(&mut self.outbox);
+        if let Some(why) = self.must_halt() {
             self.wake = None;
-            return commands.into_iter().chain(self.halt()).collect();
+            if !std::mem::replace(&mut self.halted, true) {
+                commands.extend(self.transitions.close_all());
+                commands.push(Command::Halt(why));
+            }
+            return commands;
+        }
+        let (was, is) = (std::mem::replace(&mut self.raft, view.raft), view.raft);
+        if (was.leader, was.term) != (is.leader, is.term) {
+            // What went to another leader may be lost with it; what was not lost is refused the second time.
+            self.proposals.forget();
         }
         let leaving = self.leaving_since.is_some();
 
@@ -340,61 +351,13 @@ impl Core {
         };
         self.transitions.step(&sight, leaving, &mut out);
         let own_promises = self.promises.step(&sight, &mut out);
-        let silent = sight.silent_mask();
         for peer in sight.others().filter(|v| !sight.silent(*v)) {
             out.wake_at(sight.silent_at(peer));
         }
-
-        let report = Report {
-            incarnation: settings.incarnation,
-            silent,
-            promising: self.promises.mask(),
-            applied: state.applied,
-            ready: sight.started() && sight.agrees() && !leaving,
-            front_up: settings.role == Role::Arbiter || view.front_up,
-            same_configuration: !view.configuration_differs,
-            unfit: if settings.role == Role::Node {
-                self.transitions.unfit(&sight)
-            } else {
-                Vec::new()
-            },
-        };
-        let changed = reports.get(&settings.me).is_none_or(|r| {
-            Report {
-                applied: report.applied,
-                ..r.clone()
-            } != report
-        });
-        reports.insert(settings.me, report.clone());
-        if changed || now >= self.report_due {
-            self.report_due = now + REPORT_AT_LEAST.min(10 * settings.timing.interval_ns);
-            for (to, _) in settings.voters.iter().filter(|(v, _)| *v != settings.me) {
-                out.push(Command::Send {
-                    to: *to,
-                    message: Message::Report(report.clone()),
-                });
-            }
-        }
-        out.wake_at(self.report_due);
-
-        let (fell, back) = detector.note_silent(silent, view.peers.keys().copied());
-        fell.iter().for_each(|v| out.record(Fact::Silent(*v)));
-        back.iter().for_each(|v| out.record(Fact::Returned(*v)));
-        let lapsed = view.lease_end <= now;
-        let regained = self.lease_lapsed && !lapsed;
-        let serves = self.transitions.running().next().is_some();
-        if serves && lapsed && !self.lease_lapsed {
-            out.record(Fact::LeaseLapsed);
-        }
-        out.wake_at(if serves { view.lease_end } else { 0 });
-        self.lease_lapsed = lapsed && (serves || self.lease_lapsed);
-        if regained || !back.is_empty() {
-            for group in self.transitions.running() {
-                out.push(Command::Announce {
-                    group: group.clone(),
-                });
-            }
-        }
+        self.notices.step(&sight, &self.transitions, &mut out);
+        let report = reporting::own(&sight, &self.promises, &self.transitions, leaving);
+        let report = self.reporter.step(&sight, report, &mut out);
+        reports.insert(settings.me, report);
 
         let sight = Sight {
             now,
@@ -455,33 +418,26 @@ impl Core {
         }
     }
 
-    /// Whether the log contradicts what this machine was started with in a way that no waiting mends.
-    fn must_halt(&self) -> bool {
-        let newer = self
-            .state
-            .incarnation(self.settings.me)
-            .is_some_and(|i| i > self.settings.incarnation);
-        newer || (!self.state.voters.is_empty() && !self.sight(self.now).agrees())
-    }
-
-    fn halt(&mut self) -> Option<Command> {
-        if std::mem::replace(&mut self.halted, true) {
-            return None;
-        }
+    /// What in the log contradicts what this machine was started with, in a way that no waiting mends.
+    fn must_halt(&self) -> Option<String> {
         let me = self.settings.me;
-        let newer = self
+        if self
             .state
             .incarnation(me)
-            .is_some_and(|i| i > self.settings.incarnation);
-        Some(Command::Halt(if newer {
-            format!(
+            .is_some_and(|i| i > self.settings.incarnation)
+        {
+            return Some(format!(
                 "the log knows a later start of voter {me} than this one: another machine uses its number, or its state \
                  directory is an old copy; give each machine its own number and directory"
-            )
-        } else {
-            "the cluster was formed with other voters, roles or another lease than this machine is configured with; a lease \
-             counted from these would not be safe; correct the configuration"
-                .to_owned()
-        }))
+            ));
+        }
+        if !self.state.voters.is_empty() && !self.sight(self.now).agrees() {
+            return Some(
+                "the cluster was formed with other voters, roles or another lease than this machine is configured with; a \
+                 lease counted from these would not be safe; correct the configuration"
+                    .to_owned(),
+            );
+        }
+        None
     }
 }

@@ -29,8 +29,6 @@ pub(super) struct Track {
     pub(super) concluded_at: Nanos,
     /// Whether a beat of it has arrived since this core started.
     pub(super) seen: bool,
-    /// Whether it was silent at the last step.
-    pub(super) silent: bool,
     /// Whether a beat has ever said that it holds a lease.
     pub(super) held_lease: bool,
     /// Since when it has been able to earn a lease: it reflects the conclusions, and nobody promises about it.
@@ -102,26 +100,6 @@ impl Detector {
             let unknown = heard && peer.incarnation > on_record.incarnation;
             track.unknown_since = unknown.then(|| track.unknown_since.unwrap_or(now));
         }
-    }
-
-    /// Notes who is silent now; returns those that fell silent and those that returned.
-    pub(super) fn note_silent(
-        &mut self,
-        silent: u16,
-        peers: impl Iterator<Item = VoterId>,
-    ) -> (Vec<VoterId>, Vec<VoterId>) {
-        let (mut fell, mut back) = (Vec::new(), Vec::new());
-        for id in peers {
-            let track = self.tracks.entry(id).or_default();
-            let is = silent & id.bit() != 0;
-            if is && !track.silent {
-                fell.push(id);
-            } else if !is && track.silent {
-                back.push(id);
-            }
-            track.silent = is;
-        }
-        (fell, back)
     }
 }
 

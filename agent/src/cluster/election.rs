@@ -83,6 +83,15 @@ impl Election {
             self.denied_since = None;
             return false;
         }
+        // A leader of a later term, of which raft here will hear in a moment.
+        let later = |v: &VoterId| {
+            sight
+                .peer(*v)
+                .is_some_and(|p| p.term > sight.view.raft.term)
+        };
+        if sight.others().filter(later).any(|v| claims(sight, v)) {
+            return false;
+        }
         let denied = sight.peer(leader).is_some_and(|p| {
             sight.heard(leader) && p.leader != Some(leader) && p.term >= sight.view.raft.term
         });
@@ -147,7 +156,7 @@ fn rank(sight: &Sight<'_>, leaving: bool) -> u64 {
     let own = key(sight.me(), sight.view.raft.log_index, own_class);
     let rivals = sight
         .others()
-        .filter(|v| sight.heard(*v) && Some(*v) != sight.view.raft.leader);
+        .filter(|v| sight.heard(*v) && !sight.wedged(*v) && Some(*v) != sight.view.raft.leader);
     let better = rivals.filter(|v| {
         sight
             .peer(*v)

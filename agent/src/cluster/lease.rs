@@ -20,15 +20,14 @@ pub struct Hold {
 impl Hold {
     /// The instant from which the hold counts.
     pub fn base(&self, m: &Mutations) -> Nanos {
-        let acknowledged = self
-            .last_acknowledged
-            .max(self.punctual_since)
-            .max(self.concluded);
         if m.skip_hold_after_barrier {
-            acknowledged
-        } else {
-            acknowledged.max(self.started).max(self.barrier)
+            return self.last_acknowledged;
         }
+        let restarted = self.started.max(self.barrier);
+        self.last_acknowledged
+            .max(self.punctual_since)
+            .max(self.concluded)
+            .max(restarted)
     }
 
     /// The first instant at which the hold is over.

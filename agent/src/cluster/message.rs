@@ -39,6 +39,8 @@ pub enum Message {
 pub struct Report {
     /// The sender's incarnation.
     pub incarnation: Incarnation,
+    /// Grows with each report of the incarnation: reports may overtake one another.
+    pub sequence: u64,
     /// Voters whose hold, here, has run out without a new acknowledgement.
     pub silent: u16,
     /// Voters about which the sender's floor is infinite because of a promise (asked for or given).

@@ -84,6 +84,11 @@ impl Proposals {
         }
     }
 
+    /// There is another leader: everything may be proposed again.
+    pub(super) fn forget(&mut self) {
+        self.in_flight.clear();
+    }
+
     /// Forgets what may be proposed again anyway, so that the table stays small.
     fn expire(&mut self, now: Nanos) {
         self.in_flight.retain(|_, retry_at| *retry_at > now);

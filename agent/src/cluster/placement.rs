@@ -217,15 +217,22 @@ pub(super) fn load(sight: &Sight<'_>) -> BTreeMap<VoterId, usize> {
         .collect()
 }
 
-/// Whether a node that is not fit (yet) would be preferred to `chosen`: after a start of the whole cluster it is waited for.
-pub(super) fn awaits_better(sight: &Sight<'_>, group: &GroupSettings, chosen: VoterId) -> bool {
+/// Whether a node that is not fit (yet) would be preferred to `chosen`, by its score or because it would spread the groups:
+/// after a start of the whole cluster it is waited for.
+pub(super) fn awaits_better(
+    sight: &Sight<'_>,
+    group: &GroupSettings,
+    chosen: VoterId,
+    load: &BTreeMap<VoterId, usize>,
+) -> bool {
     let nodes = sight
         .state
         .voters
         .iter()
         .filter(|(n, v)| v.role == Role::Node && !v.standby && group.allows(**n));
-    let mut better = nodes.filter(|(n, _)| group.score(**n) > group.score(chosen));
-    better.any(|(n, _)| !fit(sight, group, *n))
+    let cost = |n: VoterId| (-group.score(n), load.get(&n).copied().unwrap_or(0));
+    let mut better = nodes.map(|(n, _)| *n).filter(|n| cost(*n) < cost(chosen));
+    better.any(|n| !fit(sight, group, n))
 }
 
 /// Explains a group's place as this machine sees it; `None` for an unknown group.

@@ -14,6 +14,9 @@ use super::{
     state::State,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// What this voter was asked to promise, and what it promises.
 #[derive(Debug, Default)]
 pub(super) struct Promises {

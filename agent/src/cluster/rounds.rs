@@ -13,6 +13,9 @@ use super::{
     sight::Sight,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// An owner that this core has never heard is given this long to come up after the core's start, so that a start of the
 /// whole cluster does not move every group to whoever came up first.
 pub(super) const SETTLE: Nanos = 2_000 * MILLISECOND;

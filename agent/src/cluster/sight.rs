@@ -41,10 +41,12 @@ impl<'a> Sight<'a> {
 
     /// Whether the log names the voters, roles and lease that this machine counts with. Without that its lease means nothing.
     pub(super) fn agrees(&self) -> bool {
-        let mut own: Vec<(VoterId, Role)> = self.settings.voters.clone();
-        own.sort_by_key(|(v, _)| *v);
+        let voters = &self.settings.voters;
+        let alike =
+            |(v, role): &(VoterId, Role)| self.state.voters.get(v).is_some_and(|s| s.role == *role);
         self.state.lease_ns == self.settings.timing.lease_ns
-            && self.state.voters.iter().map(|(v, s)| (*v, s.role)).eq(own)
+            && self.state.voters.len() == voters.len()
+            && voters.iter().all(alike)
     }
 
     pub(super) fn leads(&self) -> bool {

@@ -311,7 +311,7 @@ fn assign(
         return;
     };
     let settled = sight.detector.start + SETTLE;
-    if sight.now < settled && placement::awaits_better(sight, settings, to) {
+    if sight.now < settled && placement::awaits_better(sight, settings, to, load) {
         out.wake_at(settled);
         return;
     }

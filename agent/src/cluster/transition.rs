@@ -17,6 +17,9 @@ use super::{
     state::{GroupState, Movement},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// How long a node refuses a group that failed there.
 pub(super) const FAILURE_EXPIRES: Nanos = 30_000 * MILLISECOND;
 
@@ -154,6 +157,15 @@ impl Transitions {
             .iter()
             .filter(|(_, l)| matches!(l.stage, Stage::Running(e) if l.gate == Some(e)))
             .map(|(id, _)| id)
+    }
+
+    /// Closes every gate, for an agent that cannot go on.
+    pub(super) fn close_all(&mut self) -> Vec<Command> {
+        let mut plan = Plan::default();
+        for (id, local) in &mut self.groups {
+            local.set_gate(id, None, &mut plan);
+        }
+        plan.closes
     }
 
     /// Whether no gate is open and no resource runs here.
