@@ -134,16 +134,20 @@ impl Core {
         let Some(entry) = entry else {
             return self.state.skip(index);
         };
-        self.proposals.settled(entry);
         match self
             .state
             .apply_with(index, entry, &self.settings.mutations)
         {
             Ok(effects) => {
+                self.proposals.settled(entry);
                 self.steward.applied(now, entry);
                 effects.into_iter().for_each(|e| self.on_effect(now, e));
             }
-            Err(refusal) => self.say(Command::Record(Fact::Refused(refusal.name()))),
+            Err(refusal) => {
+                // Not at once: a proposal that is refused each time must not flood the log.
+                self.proposals.failed(now, entry);
+                self.say(Command::Record(Fact::Refused(refusal.name())));
+            }
         }
         self.note_barrier(now);
     }

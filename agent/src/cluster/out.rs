@@ -72,12 +72,12 @@ impl Proposals {
         }
     }
 
-    /// An entry was applied or refused: the next one about its subject may go at once.
+    /// An entry was applied: the next one about its subject may go at once.
     pub(super) fn settled(&mut self, entry: &Entry) {
         self.in_flight.remove(&Subject::of(entry));
     }
 
-    /// The proposal's fate is unknown, or there was no leader: again, after a pause.
+    /// The proposal was refused, its fate is unknown, or there was no leader: again, after a pause.
     pub(super) fn failed(&mut self, now: Nanos, entry: &Entry) {
         if let Some(retry_at) = self.in_flight.get_mut(&Subject::of(entry)) {
             *retry_at = now + self.pace_ns;

@@ -77,6 +77,12 @@ impl Rounds {
         }
         self.open
             .retain(|node, round| sight.state.concluded(*node) == Some(round.last));
+        let any_incarnation = sight.settings.mutations.skip_barrier;
+        for (&node, round) in &mut self.open {
+            // A voter that restarted since keeps no promise; its new incarnation is asked again.
+            let counts = |v, i| promises::counts(sight.state, node, v, i, any_incarnation);
+            round.promised.retain(|v, i| counts(*v, *i));
+        }
         for &node in sight.state.voters.keys() {
             if !self.open.contains_key(&node)
                 && let Some(cause) = grounds(sight, node, out)

@@ -239,3 +239,29 @@ fn without_a_fit_successor_the_conclusion_names_none() {
         Some(vec![(A, None)])
     );
 }
+
+/// Found by the simulation (5 voters, seed 238): the leader proposed a conclusion with the void promise for ever, each time
+/// at once, and every replica refused it.
+#[test]
+fn a_promise_does_not_outlive_its_voters_incarnation() {
+    let mut bench = Bench::new(B);
+    silence(&mut bench);
+    let first = proposals(&promise(&mut bench, 0, 1));
+    assert_eq!(first.len(), 1);
+    bench.apply(&Entry::Barrier {
+        voter: ARBITER,
+        incarnation: 2,
+    });
+    bench.apply(&first[0]);
+    assert_eq!(
+        proposals(&bench.pass_ms(200)),
+        [],
+        "one promise is no majority"
+    );
+    bench.peer(ARBITER).incarnation = 2;
+    let entries = proposals(&promise(&mut bench, 0, 2));
+    assert!(
+        matches!(&entries[..], [Entry::Conclude { promised, .. }] if *promised == [(B, 1), (ARBITER, 2)]),
+        "{entries:?}"
+    );
+}
