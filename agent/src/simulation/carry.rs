@@ -47,13 +47,21 @@ impl World {
             Command::Stop { group, epoch } => self.stop(position, agent, &group, epoch),
             Command::Announce { .. } => {}
             Command::Send { to, message } => {
-                let promised = match &message {
-                    Message::Promise { node, .. } => Some(*node),
+                let moment = match &message {
+                    Message::AskPromise { node, .. } => Some(Moment::Asking(*node, to)),
+                    Message::Promise { node, .. } => Some(Moment::Promised(*node)),
                     _ => None,
                 };
-                self.send(me, to, Payload::Core(message));
-                if let Some(node) = promised {
-                    self.provoke(position, Moment::Promised(node));
+                let (sent_before, late_until) = machine.promises_late;
+                if self.now < sent_before && matches!(moment, Some(Moment::Promised(_))) {
+                    let at = late_until + self.random.below(3 * self.timing.hold_ns());
+                    let payload = Box::new(Payload::Core(message));
+                    self.queue.push(at, Event::Channel(Self::position(to), me, payload));
+                } else {
+                    self.send(me, to, Payload::Core(message));
+                }
+                if let Some(moment) = moment {
+                    self.provoke(position, moment);
                 }
             }
             Command::Propose(entry) => self.propose(position, agent, me, now, entry),

@@ -220,7 +220,7 @@ impl World {
                 }
                 agent.idle_wakes = 0;
                 agent.stage = Stage::Carrying(commands);
-                Turn::Again
+                if self.preempts(position) { Turn::Preempted } else { Turn::Again }
             }
             Stage::Carrying(mut commands) => {
                 let Some(command) = commands.pop_front() else {

@@ -45,11 +45,15 @@ pub enum Ends {
     Stop(usize, u64),
     /// Something that a moment provoked.
     Strike(usize, Strike),
+    /// Programs and pulses are preempted as seldom as before.
+    Race(u64),
 }
 
 /// What a core has just done, and about whom.
 #[derive(Clone, Copy, Debug)]
 pub enum Moment {
+    /// It asked for a promise; the second is who was asked.
+    Asking(VoterId, VoterId),
     /// It raised its floor.
     FloorRaised(VoterId),
     /// It promised.
@@ -77,8 +81,16 @@ pub enum Strike {
     Deaf,
     /// Its disk hangs.
     Disk,
-    /// It is heard again by everybody for a moment.
+    /// It is heard again by everybody.
     Heard,
+    /// Its driver is preempted at nearly every point.
+    Lag,
+    /// Programs and pulses everywhere are preempted in their middle.
+    Race,
+    /// What it promises arrives late.
+    Withhold,
+    /// Its async part stands still for longer than the bound.
+    Wedge,
 }
 
 /// What a seed leans to.
@@ -110,15 +122,17 @@ pub struct Plan {
     pub weather: Weather,
     /// How often the driver is preempted without a fault.
     pub preempted: u64,
+    /// How often programs and pulses are preempted without a fault.
+    pub racy: u64,
     /// The longest pause between two faults, in eighths of a hold.
     pub pause_max: u64,
 }
 
-const EVERYTHING: &[u8] = b"icodpplwPPSWWAAMMDHFFRmmmsstnX";
-const FLAPPING: &[u8] = b"ffffffiodpcwPDH";
-const RESTARTS: &[u8] = b"AAAAMMMMAMidoPHDpWWcR";
+const EVERYTHING: &[u8] = b"icodpplwPPSWWAAMMDHFFRmmmsstnXzy";
+const FLAPPING: &[u8] = b"ffffffiodpcwPDHzz";
+const RESTARTS: &[u8] = b"AAAAMMMMAMidoPHDpWWcRzzzz";
 const ORDERS: &[u8] = b"mmmmmssFFFFRRtAAMPDHipnX";
-const WEDGES: &[u8] = b"WWWWPPPSiodpAMDHc";
+const WEDGES: &[u8] = b"WWWPPPSiodpAMDHczzyyy";
 
 impl World {
     /// One fault begins, and the next is planned.
@@ -181,6 +195,8 @@ impl World {
                 let times = u8::try_from(self.plan.random.range(2, 8)).unwrap_or(2);
                 self.fault_ends(Ends::Flap(paths, times));
             }
+            b'z' => self.besiege(target),
+            b'y' => self.wedge_twice(target),
             b'P' => self.pause(target, lasts),
             b'S' => {
                 self.note(Some(target), || "! machine stalls".to_owned());
@@ -190,12 +206,8 @@ impl World {
                 self.ends(lasts, Ends::Stall(target));
             }
             b'W' => {
-                self.note(Some(target), || "! async part wedged".to_owned());
-                if let Some(machine) = self.machines.get_mut(target) {
-                    machine.wedged = true;
-                }
                 let lasts = self.plan.random.spread(hold, 2 * self.timing.wedge_ns + 6 * hold);
-                self.ends(lasts, Ends::Wedge(target));
+                self.wedge(target, lasts);
             }
             b'A' => self.strike_agent(target, soon),
             b'M' => self.strike_machine(target, soon),
@@ -296,6 +308,7 @@ impl World {
                 }
             }
             Ends::Preempted(at, before) => {
+                let before = if self.calm { 0 } else { before };
                 if let Some(machine) = self.machines.get_mut(at) {
                     machine.preempted = before;
                 }
@@ -308,6 +321,7 @@ impl World {
                 self.queue.push(self.now + hold / 4, Event::Start(at));
             }
             Ends::Strike(at, strike) => self.strike(at, strike),
+            Ends::Race(usual) => self.racy = if self.calm { 0 } else { usual },
         }
     }
 
@@ -344,12 +358,28 @@ impl World {
             return;
         }
         let about = match moment {
-            Moment::FloorRaised(node) | Moment::Promised(node) | Moment::Concluding(node) | Moment::Preparing(node) => {
-                Self::position(node)
-            }
+            Moment::Asking(node, _)
+            | Moment::FloorRaised(node)
+            | Moment::Promised(node)
+            | Moment::Concluding(node)
+            | Moment::Preparing(node) => Self::position(node),
             Moment::GivingUp => position,
         };
         let strikes: &[(usize, Strike)] = match moment {
+            Moment::Asking(_, voter) => {
+                // The races of rule 3: the node is heard again just when a voter raises its floor.
+                let voter = Self::position(voter);
+                if self.plan.random.per_mille(500) {
+                    // A beat that arrives together with the question.
+                    self.strike(about, Strike::Heard);
+                    self.send_beats(about);
+                    self.strike(about, Strike::Race);
+                } else {
+                    self.strike(about, Strike::Race);
+                    self.strike(voter, Strike::Lag);
+                }
+                &[(about, Strike::Heard), (about, Strike::Heard), (voter, Strike::Withhold), (voter, Strike::Machine)]
+            }
             Moment::FloorRaised(_) => &[(about, Strike::Heard), (position, Strike::Agent), (position, Strike::Pause)],
             Moment::Promised(_) => &[
                 (position, Strike::Machine),
@@ -358,6 +388,7 @@ impl World {
                 (position, Strike::Isolate),
             ],
             Moment::Concluding(_) => &[
+                (about, Strike::Lag),
                 (position, Strike::Disk),
                 (position, Strike::Isolate),
                 (position, Strike::Pause),
@@ -400,6 +431,28 @@ impl World {
             Strike::Isolate => self.cut(self.around(at, true, true), lasts),
             Strike::Deaf => self.cut(self.around(at, true, false), lasts),
             Strike::Disk => self.hang_disk(at, lasts),
+            Strike::Lag => {
+                self.note(Some(at), || "! driver lags".to_owned());
+                if let Some(machine) = self.machines.get_mut(at) {
+                    machine.preempted = 600;
+                }
+                let usual = self.plan.preempted;
+                self.ends(lasts, Ends::Preempted(at, usual));
+            }
+            Strike::Wedge => self.wedge(at, self.timing.wedge_ns / 8 * 9 + 5 * hold),
+            Strike::Withhold => {
+                self.note(Some(at), || "! promises are held up".to_owned());
+                let until = self.now + self.plan.random.range(4 * hold, 9 * hold);
+                if let Some(machine) = self.machines.get_mut(at) {
+                    machine.promises_late = (until, until);
+                }
+            }
+            Strike::Race => {
+                self.note(None, || "! programs are preempted".to_owned());
+                let usual = self.plan.racy;
+                self.racy = [300, 950][self.plan.random.index(2)];
+                self.ends(lasts, Ends::Race(usual));
+            }
             Strike::Heard => {
                 // The cuts around it are gone for good; whoever cut it takes back what is left.
                 let paths = self.around(at, true, true);
@@ -408,6 +461,44 @@ impl World {
                 }
             }
         }
+    }
+
+    fn wedge(&mut self, at: usize, lasts: u64) {
+        self.note(Some(at), || "! async part wedged".to_owned());
+        if let Some(machine) = self.machines.get_mut(at) {
+            machine.wedged = true;
+        }
+        self.ends(lasts, Ends::Wedge(at));
+    }
+
+    /// Two rounds about one node, with the promises of the first one arriving in the second.
+    fn wedge_twice(&mut self, at: usize) {
+        let hold = self.timing.hold_ns();
+        let noticed = self.timing.wedge_ns / 8 * 9;
+        let again = noticed + 7 * hold;
+        let late = (self.now + again, self.now + again + noticed / 9 * 8);
+        for machine in self.machines.iter_mut().filter(|machine| World::position(machine.id) != at) {
+            machine.promises_late = late;
+        }
+        self.wedge(at, noticed + hold);
+        self.ends(again, Ends::Strike(at, Strike::Wedge));
+    }
+
+    /// A node keeps its lease by the fewest voters that it takes, and one of those restarts quickly.
+    fn besiege(&mut self, at: usize) {
+        let hold = self.timing.hold_ns();
+        let lasts = self.plan.random.range(2 * hold, 5 * hold);
+        let count = self.machines.len();
+        let leader = self.machines.iter().position(|machine| machine.raft_letter == 'L').filter(|&leader| leader != at);
+        let mut others: Vec<usize> = (0..count).filter(|&other| other != at && Some(other) != leader).collect();
+        let last = others.remove(self.plan.random.index(others.len()));
+        let besiegers = count - crate::cluster::timing::majority(count);
+        for besieger in leader.into_iter().chain(others).take(besiegers) {
+            self.cut(self.between(at, besieger, true), lasts);
+        }
+        let after = self.plan.random.range(hold, 2 * hold);
+        let strike = if self.plan.random.per_mille(700) { Strike::Machine } else { Strike::Agent };
+        self.ends(after, Ends::Strike(last, strike));
     }
 
     fn strike_agent(&mut self, at: usize, back: u64) {

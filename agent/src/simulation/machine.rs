@@ -49,6 +49,8 @@ pub struct Machine {
     pub starts_fail: bool,
     /// Chances in a thousand that the driver is preempted at a point where it can be.
     pub preempted: u64,
+    /// Promises sent before the first instant arrive after the second.
+    pub promises_late: (Instant, Instant),
     /// The maps and programs, while the machine runs.
     pub kernel: Option<Kernel>,
     /// The disk.

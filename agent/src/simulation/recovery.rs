@@ -27,9 +27,11 @@ impl World {
         let since_calm = self.now - self.plan.until;
         let refused = if self.checker.statistics.failed_starts > 0 { REFUSAL_MAX_NS } else { 0 };
         let unserved = self.missing();
+        // A group that goes back to a better node later is moved on purpose: what was steady once has recovered.
+        let steady = self.served_since.is_some_and(|since| self.now >= since + STEADY_NS);
         match (&unserved, self.served_since) {
             (None, None) => self.served_since = Some(self.now),
-            (Some(_), _) => self.served_since = None,
+            (Some(_), _) if !steady => self.served_since = None,
             _ => {}
         }
         let served = self.served_since.map_or(since_calm, |since| since - self.plan.until);

@@ -44,16 +44,18 @@ impl World {
         let mut plan_random = Random::new(seed, 3);
         let focus = match plan_random.below(10) {
             0..=2 => Focus::Everything,
-            3..=4 => Focus::Flapping,
-            5..=6 => Focus::Restarts,
-            7..=8 => Focus::Orders,
+            3 => Focus::Flapping,
+            4..=5 => Focus::Restarts,
+            6..=7 => Focus::Orders,
             _ => Focus::Wedges,
         };
         let hold = timing.hold_ns();
         let begin = plan_random.range(hold, QUIET_HOLDS * hold);
         let until = begin + options.faults_ns.unwrap_or(FAULT_HOLDS * hold);
         let preempted = [0, 3, 30][random.index(3)];
+        let racy = [0, 0, 5, 40][random.index(4)];
         let plan = Plan {
+            racy,
             focus,
             until,
             provoked: [0, 150, 500][plan_random.index(3)],
@@ -64,7 +66,6 @@ impl World {
         };
         let raft_lease_ns = random.range(2 * timing.interval_ns, hold);
         let log_max = usize::try_from(random.spread(8, 400)).unwrap_or(8);
-        let racy = [0, 0, 5, 40][random.index(4)];
         let machines = voters.iter().map(|(id, role)| machine(*id, *role, preempted, &mut random)).collect();
         let mut world = Self {
             now: 0,
@@ -152,6 +153,7 @@ fn machine(id: VoterId, role: Role, preempted: u64, random: &mut Random) -> Mach
         front_up: true,
         starts_fail: false,
         preempted,
+        promises_late: (0, 0),
         kernel: None,
         disk: Disk::new(),
         agent: None,

@@ -182,7 +182,6 @@ impl World {
         machine.generation += 1;
         let control = &mut kernel.control;
         control.incarnation = machine.disk.incarnation;
-        control.punctual_since = now;
         control.applied = 0;
         for gate in &mut kernel.gates {
             gate.1 = false;
@@ -357,16 +356,28 @@ impl World {
         let interval = self.timing.interval_ns;
         let Some(machine) = self.machines.get_mut(position) else { return };
         let now = machine.local(self.now);
-        let (me, life, generation) = (machine.id, machine.boot, machine.generation);
+        let generation = machine.generation;
         let (Some(kernel), Some(agent)) = (machine.kernel.as_mut(), machine.agent.as_mut()) else { return };
         if now > agent.pulse_due + interval / 2 {
             kernel.control.punctual_since = now;
         }
         // Missed beats are not made up for.
         agent.pulse_due = (agent.pulse_due + interval).max(now + interval / 2);
+        let next = machine.clock.instant(agent.pulse_due);
+        self.send_beats(position);
+        self.queue.push(next, Event::Pulse(position, generation));
+        self.call(position, self.now);
+    }
+
+    /// Beats of a machine whose pulse can run, to everybody on every link.
+    pub fn send_beats(&mut self, position: usize) {
+        let Some(machine) = self.machines.get_mut(position).filter(|machine| !machine.stalled && !machine.paused) else {
+            return;
+        };
+        let (me, life, now) = (machine.id, machine.boot, machine.local(self.now));
+        let (Some(kernel), Some(agent)) = (machine.kernel.as_mut(), machine.agent.as_mut()) else { return };
         agent.beat += 1;
         let beat = kernel.beat(agent.beat, now);
-        let next = machine.clock.instant(agent.pulse_due);
         let peers: Vec<VoterId> = self.voters.iter().map(|(voter, _)| *voter).filter(|&voter| voter != me).collect();
         for peer in peers {
             for link in 0..self.network.links() {
@@ -378,8 +389,6 @@ impl World {
                 }
             }
         }
-        self.queue.push(next, Event::Pulse(position, generation));
-        self.call(position, self.now);
     }
 
     /// What a machine's executor has running, for the checks.
