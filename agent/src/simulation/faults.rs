@@ -372,6 +372,7 @@ impl World {
                 if self.plan.random.per_mille(500) {
                     // A beat that arrives together with the question.
                     self.strike(about, Strike::Heard);
+                    self.wedge(about, 2 * self.timing.hold_ns());
                     self.send_beats(about);
                     self.strike(about, Strike::Race);
                 } else {
