@@ -152,7 +152,11 @@ impl World {
         let target = self.target();
         self.inject(kind, target);
         let hold = self.timing.hold_ns();
-        let next = self.now + self.plan.random.spread(hold / 8, hold / 8 * self.plan.pause_max);
+        let next = self.now
+            + self
+                .plan
+                .random
+                .spread(hold / 8, hold / 8 * self.plan.pause_max);
         if next < self.plan.until {
             self.queue.push(next, Event::Fault);
         }
@@ -176,17 +180,25 @@ impl World {
             }
             b'l' => {
                 let link = self.plan.random.index(self.network.links());
-                let paths = self.all_paths().into_iter().filter(|path| path.2 == link).collect();
+                let paths = self
+                    .all_paths()
+                    .into_iter()
+                    .filter(|path| path.2 == link)
+                    .collect();
                 self.cut(paths, lasts);
             }
             b'w' => {
                 let side = self.plan.random.draw();
-                let paths = self.all_paths().into_iter().filter(|(a, b, _)| (side >> a) & 1 != (side >> b) & 1);
+                let paths = self
+                    .all_paths()
+                    .into_iter()
+                    .filter(|(a, b, _)| (side >> a) & 1 != (side >> b) & 1);
                 self.cut(paths.collect(), lasts);
             }
             b'f' => {
                 let paths = if self.plan.random.per_mille(500) {
-                    let (into, out) = [(true, true), (true, false), (false, true)][self.plan.random.index(3)];
+                    let (into, out) =
+                        [(true, true), (true, false), (false, true)][self.plan.random.index(3)];
                     self.around(target, into, out)
                 } else {
                     let (other, both) = (self.other(target), self.plan.random.per_mille(500));
@@ -200,13 +212,20 @@ impl World {
             b'P' => self.pause(target, lasts),
             b'S' => {
                 self.note(Some(target), || "! machine stalls".to_owned());
-                if let Some(machine) = self.machines.get_mut(target).filter(|machine| machine.powered) {
+                if let Some(machine) = self
+                    .machines
+                    .get_mut(target)
+                    .filter(|machine| machine.powered)
+                {
                     machine.stalled = true;
                 }
                 self.ends(lasts, Ends::Stall(target));
             }
             b'W' => {
-                let lasts = self.plan.random.spread(hold, 2 * self.timing.wedge_ns + 6 * hold);
+                let lasts = self
+                    .plan
+                    .random
+                    .spread(hold, 2 * self.timing.wedge_ns + 6 * hold);
                 self.wedge(target, lasts);
             }
             b'A' => self.strike_agent(target, soon),
@@ -242,18 +261,28 @@ impl World {
             }
             b't' => {
                 self.note(Some(target), || "! agent is told to stop".to_owned());
-                self.queue.push(self.now, Event::Tell(target, Box::new(Item::Shutdown)));
-                let life = self.machines.get(target).map_or(0, |machine| machine.generation);
+                self.queue
+                    .push(self.now, Event::Tell(target, Box::new(Item::Shutdown)));
+                let life = self
+                    .machines
+                    .get(target)
+                    .map_or(0, |machine| machine.generation);
                 self.ends(8 * hold + soon, Ends::Stop(target, life));
             }
             b'n' => self.storm(lasts),
             _ => {
-                let before = self.machines.get(target).map_or(0, |machine| machine.preempted);
+                let before = self
+                    .machines
+                    .get(target)
+                    .map_or(0, |machine| machine.preempted);
                 self.note(Some(target), || "! driver lags".to_owned());
                 if let Some(machine) = self.machines.get_mut(target) {
                     machine.preempted = 400;
                 }
-                self.ends(lasts, Ends::Preempted(target, before.min(self.plan.preempted)));
+                self.ends(
+                    lasts,
+                    Ends::Preempted(target, before.min(self.plan.preempted)),
+                );
             }
         }
     }
@@ -267,7 +296,10 @@ impl World {
             Ends::Flap(paths, times) => {
                 if times > 0 && !self.calm {
                     let cut = hold / 10 * self.plan.random.range(6, 16);
-                    let whole = self.plan.random.spread(self.timing.interval_ns / 4, 3 * self.timing.interval_ns);
+                    let whole = self
+                        .plan
+                        .random
+                        .spread(self.timing.interval_ns / 4, 3 * self.timing.interval_ns);
                     self.cut(paths.clone(), cut);
                     self.ends(cut + whole, Ends::Flap(paths, times - 1));
                 }
@@ -314,7 +346,10 @@ impl World {
                 }
             }
             Ends::Stop(at, life) => {
-                let same = self.machines.get(at).is_some_and(|machine| machine.generation == life);
+                let same = self
+                    .machines
+                    .get(at)
+                    .is_some_and(|machine| machine.generation == life);
                 if same {
                     self.crash_agent(at);
                 }
@@ -352,119 +387,7 @@ impl World {
         self.queue.push(self.now, Event::Look);
     }
 
-    /// A core has just done something; sometimes fate answers.
-    pub fn provoke(&mut self, position: usize, moment: Moment) {
-        if self.calm || !self.plan.random.per_mille(self.plan.provoked) {
-            return;
-        }
-        let about = match moment {
-            Moment::Asking(node, _)
-            | Moment::FloorRaised(node)
-            | Moment::Promised(node)
-            | Moment::Concluding(node)
-            | Moment::Preparing(node) => Self::position(node),
-            Moment::GivingUp => position,
-        };
-        let strikes: &[(usize, Strike)] = match moment {
-            Moment::Asking(_, voter) => {
-                // The races of rule 3: the node is heard again just when a voter raises its floor.
-                let voter = Self::position(voter);
-                if self.plan.random.per_mille(500) {
-                    // A beat that arrives together with the question.
-                    self.strike(about, Strike::Heard);
-                    self.wedge(about, 2 * self.timing.hold_ns());
-                    self.send_beats(about);
-                    self.strike(about, Strike::Race);
-                } else {
-                    self.strike(about, Strike::Race);
-                    self.strike(voter, Strike::Lag);
-                }
-                &[(about, Strike::Heard), (about, Strike::Heard), (voter, Strike::Withhold), (voter, Strike::Machine)]
-            }
-            Moment::FloorRaised(_) => &[(about, Strike::Heard), (position, Strike::Agent), (position, Strike::Pause)],
-            Moment::Promised(_) => &[
-                (position, Strike::Machine),
-                (position, Strike::Agent),
-                (about, Strike::Heard),
-                (position, Strike::Isolate),
-            ],
-            Moment::Concluding(_) => &[
-                (about, Strike::Lag),
-                (position, Strike::Disk),
-                (position, Strike::Isolate),
-                (position, Strike::Pause),
-                (position, Strike::Agent),
-                (about, Strike::Heard),
-                (about, Strike::Agent),
-            ],
-            Moment::GivingUp => &[
-                (position, Strike::Agent),
-                (position, Strike::Deaf),
-                (position, Strike::Pause),
-                (position, Strike::Isolate),
-            ],
-            Moment::Preparing(_) => &[
-                (about, Strike::Agent),
-                (about, Strike::Pause),
-                (position, Strike::Isolate),
-                (position, Strike::Disk),
-            ],
-        };
-        let hold = self.timing.hold_ns();
-        for _ in 0..self.plan.random.range(1, 2) {
-            let (at, strike) = strikes[self.plan.random.index(strikes.len())];
-            let after = self.plan.random.spread(10_000, hold / 4);
-            self.ends(after, Ends::Strike(at, strike));
-        }
-    }
-
-    fn strike(&mut self, at: usize, strike: Strike) {
-        if self.calm {
-            return;
-        }
-        let hold = self.timing.hold_ns();
-        let lasts = self.plan.random.spread(hold / 8, 4 * hold);
-        let soon = self.plan.random.spread(hold / 40, hold);
-        match strike {
-            Strike::Agent => self.strike_agent(at, soon),
-            Strike::Machine => self.strike_machine(at, soon),
-            Strike::Pause => self.pause(at, lasts),
-            Strike::Isolate => self.cut(self.around(at, true, true), lasts),
-            Strike::Deaf => self.cut(self.around(at, true, false), lasts),
-            Strike::Disk => self.hang_disk(at, lasts),
-            Strike::Lag => {
-                self.note(Some(at), || "! driver lags".to_owned());
-                if let Some(machine) = self.machines.get_mut(at) {
-                    machine.preempted = 600;
-                }
-                let usual = self.plan.preempted;
-                self.ends(lasts, Ends::Preempted(at, usual));
-            }
-            Strike::Wedge => self.wedge(at, self.timing.wedge_ns / 8 * 9 + 5 * hold),
-            Strike::Withhold => {
-                self.note(Some(at), || "! promises are held up".to_owned());
-                let until = self.now + self.plan.random.range(4 * hold, 9 * hold);
-                if let Some(machine) = self.machines.get_mut(at) {
-                    machine.promises_late = (until, until);
-                }
-            }
-            Strike::Race => {
-                self.note(None, || "! programs are preempted".to_owned());
-                let usual = self.plan.racy;
-                self.racy = [300, 950][self.plan.random.index(2)];
-                self.ends(lasts, Ends::Race(usual));
-            }
-            Strike::Heard => {
-                // The cuts around it are gone for good; whoever cut it takes back what is left.
-                let paths = self.around(at, true, true);
-                for _ in 0..4 {
-                    self.uncut(&paths);
-                }
-            }
-        }
-    }
-
-    fn wedge(&mut self, at: usize, lasts: u64) {
+    pub(super) fn wedge(&mut self, at: usize, lasts: u64) {
         self.note(Some(at), || "! async part wedged".to_owned());
         if let Some(machine) = self.machines.get_mut(at) {
             machine.wedged = true;
@@ -472,49 +395,19 @@ impl World {
         self.ends(lasts, Ends::Wedge(at));
     }
 
-    /// Two rounds about one node, with the promises of the first one arriving in the second.
-    fn wedge_twice(&mut self, at: usize) {
-        let hold = self.timing.hold_ns();
-        let noticed = self.timing.wedge_ns / 8 * 9;
-        let again = noticed + 7 * hold;
-        let late = (self.now + again, self.now + again + noticed / 9 * 8);
-        for machine in self.machines.iter_mut().filter(|machine| World::position(machine.id) != at) {
-            machine.promises_late = late;
-        }
-        self.wedge(at, noticed + hold);
-        self.ends(again, Ends::Strike(at, Strike::Wedge));
-    }
-
-    /// A node keeps its lease by the fewest voters that it takes, and one of those restarts quickly.
-    fn besiege(&mut self, at: usize) {
-        let hold = self.timing.hold_ns();
-        let lasts = self.plan.random.range(2 * hold, 5 * hold);
-        let count = self.machines.len();
-        let leader = self.machines.iter().position(|machine| machine.raft_letter == 'L').filter(|&leader| leader != at);
-        let mut others: Vec<usize> = (0..count).filter(|&other| other != at && Some(other) != leader).collect();
-        let last = others.remove(self.plan.random.index(others.len()));
-        let besiegers = count - crate::cluster::timing::majority(count);
-        for besieger in leader.into_iter().chain(others).take(besiegers) {
-            self.cut(self.between(at, besieger, true), lasts);
-        }
-        let after = self.plan.random.range(hold, 2 * hold);
-        let strike = if self.plan.random.per_mille(700) { Strike::Machine } else { Strike::Agent };
-        self.ends(after, Ends::Strike(last, strike));
-    }
-
-    fn strike_agent(&mut self, at: usize, back: u64) {
+    pub(super) fn strike_agent(&mut self, at: usize, back: u64) {
         self.note(Some(at), || "! agent crashes".to_owned());
         self.crash_agent(at);
         self.queue.push(self.now + back, Event::Start(at));
     }
 
-    fn strike_machine(&mut self, at: usize, back: u64) {
+    pub(super) fn strike_machine(&mut self, at: usize, back: u64) {
         self.note(Some(at), || "! machine crashes".to_owned());
         self.crash_machine(at);
         self.queue.push(self.now + back, Event::Boot(at));
     }
 
-    fn pause(&mut self, at: usize, lasts: u64) {
+    pub(super) fn pause(&mut self, at: usize, lasts: u64) {
         self.note(Some(at), || "! user space is paused".to_owned());
         if let Some(machine) = self.machines.get_mut(at) {
             machine.paused = true;
@@ -522,7 +415,7 @@ impl World {
         self.ends(lasts, Ends::Pause(at));
     }
 
-    fn hang_disk(&mut self, at: usize, lasts: u64) {
+    pub(super) fn hang_disk(&mut self, at: usize, lasts: u64) {
         self.note(Some(at), || "! disk hangs".to_owned());
         let until = self.now + lasts;
         if let Some(machine) = self.machines.get_mut(at) {
@@ -546,8 +439,12 @@ impl World {
     }
 
     fn order_move(&mut self) {
-        let nodes: Vec<VoterId> =
-            self.voters.iter().filter(|(_, role)| *role == Role::Node).map(|(voter, _)| *voter).collect();
+        let nodes: Vec<VoterId> = self
+            .voters
+            .iter()
+            .filter(|(_, role)| *role == Role::Node)
+            .map(|(voter, _)| *voter)
+            .collect();
         let to = nodes[self.plan.random.index(nodes.len())];
         let group = self.group_ids[self.plan.random.index(self.group_ids.len())].clone();
         self.order(Order::Move { group, to });
@@ -557,14 +454,15 @@ impl World {
     pub fn order(&mut self, order: Order) {
         let at = self.plan.random.index(self.machines.len());
         self.note(Some(at), || format!("! operator: {order:?}"));
-        self.queue.push(self.now, Event::Tell(at, Box::new(Item::Order(order))));
+        self.queue
+            .push(self.now, Event::Tell(at, Box::new(Item::Order(order))));
     }
 
-    fn ends(&mut self, after: u64, ends: Ends) {
+    pub(super) fn ends(&mut self, after: u64, ends: Ends) {
         self.queue.push(self.now + after, Event::Ends(ends));
     }
 
-    fn cut(&mut self, paths: Vec<Path>, lasts: u64) {
+    pub(super) fn cut(&mut self, paths: Vec<Path>, lasts: u64) {
         self.note(None, || format!("! cut {paths:?}"));
         for &(from, to, link) in &paths {
             self.network.set_cut(from, to, link, true);
@@ -572,7 +470,7 @@ impl World {
         self.ends(lasts, Ends::Cut(paths));
     }
 
-    fn uncut(&mut self, paths: &[Path]) {
+    pub(super) fn uncut(&mut self, paths: &[Path]) {
         for &(from, to, link) in paths {
             self.network.set_cut(from, to, link, false);
         }
@@ -590,14 +488,22 @@ impl World {
     }
 
     /// The paths into a machine, out of it, or both.
-    fn around(&self, at: usize, into: bool, out: bool) -> Vec<Path> {
+    pub(super) fn around(&self, at: usize, into: bool, out: bool) -> Vec<Path> {
         let id = u8::try_from(at + 1).unwrap_or(0);
-        self.all_paths().into_iter().filter(|(from, to, _)| (out && *from == id) || (into && *to == id)).collect()
+        self.all_paths()
+            .into_iter()
+            .filter(|(from, to, _)| (out && *from == id) || (into && *to == id))
+            .collect()
     }
 
-    fn between(&self, at: usize, other: usize, both: bool) -> Vec<Path> {
-        let (id, peer) = (u8::try_from(at + 1).unwrap_or(0), u8::try_from(other + 1).unwrap_or(0));
-        let wanted = |(from, to, _): &Path| (*from == id && *to == peer) || (both && *from == peer && *to == id);
+    pub(super) fn between(&self, at: usize, other: usize, both: bool) -> Vec<Path> {
+        let (id, peer) = (
+            u8::try_from(at + 1).unwrap_or(0),
+            u8::try_from(other + 1).unwrap_or(0),
+        );
+        let wanted = |(from, to, _): &Path| {
+            (*from == id && *to == peer) || (both && *from == peer && *to == id)
+        };
         self.all_paths().into_iter().filter(wanted).collect()
     }
 
@@ -610,12 +516,20 @@ impl World {
     fn target(&mut self) -> usize {
         let any = self.plan.random.index(self.machines.len());
         let slot = self.plan.random.index(self.group_ids.len());
-        let group = self.checker.newest().and_then(|state| state.groups.get(&self.group_ids[slot]));
-        let leader = self.machines.iter().position(|machine| machine.raft_letter == 'L');
+        let group = self
+            .checker
+            .newest()
+            .and_then(|state| state.groups.get(&self.group_ids[slot]));
+        let leader = self
+            .machines
+            .iter()
+            .position(|machine| machine.raft_letter == 'L');
         let chosen = match self.plan.random.below(10) {
             0..=3 => group.and_then(|group| group.owner).map(Self::position),
             4..=5 => leader,
-            6 => group.and_then(|group| group.movement).map(|movement| Self::position(movement.to)),
+            6 => group
+                .and_then(|group| group.movement)
+                .map(|movement| Self::position(movement.to)),
             _ => None,
         };
         chosen.unwrap_or(any)

@@ -31,7 +31,13 @@ pub struct Summary {
 }
 
 /// Runs the seeds `from .. from + seeds` on `threads` threads until one fails.
-pub fn first_failing(from: u64, seeds: u64, options: &Options, threads: usize, progress: impl Fn(u64) + Sync) -> Summary {
+pub fn first_failing(
+    from: u64,
+    seeds: u64,
+    options: &Options,
+    threads: usize,
+    progress: impl Fn(u64) + Sync,
+) -> Summary {
     let began = crate::clock::now();
     let next = AtomicU64::new(0);
     let stop = AtomicU64::new(seeds);
@@ -45,14 +51,21 @@ pub fn first_failing(from: u64, seeds: u64, options: &Options, threads: usize, p
                         return;
                     }
                     let report = run_once(from + number, options, false);
-                    let mut summary = summary.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let mut summary = summary
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner);
                     summary.add(&report);
                     // With a rule left out the question is whether safety is lost; nothing is asked of its recovery.
-                    let fails = |violation: &Violation| violation.safety || options.mutation.is_none();
+                    let fails =
+                        |violation: &Violation| violation.safety || options.mutation.is_none();
                     if report.violation.as_ref().is_some_and(fails) {
                         // Smaller seeds that are under way are finished, so that the answer does not depend on the threads.
                         stop.fetch_min(number, Ordering::Relaxed);
-                        if summary.failure.as_ref().is_none_or(|known| report.seed < known.seed) {
+                        if summary
+                            .failure
+                            .as_ref()
+                            .is_none_or(|known| report.seed < known.seed)
+                        {
                             summary.failure = Some(report);
                         }
                     }
@@ -65,7 +78,9 @@ pub fn first_failing(from: u64, seeds: u64, options: &Options, threads: usize, p
             });
         }
     });
-    let mut summary = summary.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut summary = summary
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     summary.failure = summary.failure.map(|report| run(report.seed, options));
     summary.took = Duration::from_nanos(crate::clock::now() - began);
     summary
@@ -96,10 +111,15 @@ impl Summary {
 pub fn main_loop(seeds: u64, from: u64, voters: u8) -> io::Result<bool> {
     let options = Options::new(voters);
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let summary = first_failing(from, seeds, &options, threads, |done| eprintln!("{done} of {seeds} seeds"));
+    let summary = first_failing(from, seeds, &options, threads, |done| {
+        eprintln!("{done} of {seeds} seeds")
+    });
     let mut out = io::stdout().lock();
     let sum = summary.statistics;
-    let per_second = summary.seeds * 1_000 / u64::try_from(summary.took.as_millis()).unwrap_or(u64::MAX).max(1);
+    let per_second = summary.seeds * 1_000
+        / u64::try_from(summary.took.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
     writeln!(
         out,
         "{} seeds of {voters} voters in {:.1} s ({per_second} a second): {} events, {} faults, {} entries, {} conclusions, \
@@ -115,7 +135,9 @@ pub fn main_loop(seeds: u64, from: u64, voters: u8) -> io::Result<bool> {
         sum.terms,
         sum.recovery_ns / 1_000_000,
     )?;
-    let Some(report) = summary.failure else { return Ok(true) };
+    let Some(report) = summary.failure else {
+        return Ok(true);
+    };
     write_report(&mut out, &report)?;
     Ok(false)
 }
@@ -137,5 +159,9 @@ fn write_report(out: &mut impl Write, report: &Report) -> io::Result<()> {
             violation.what
         )?;
     }
-    writeln!(out, "again: cargo xtask simulate --seeds 1 --from {seed} --voters {}", report.voters)
+    writeln!(
+        out,
+        "again: cargo xtask simulate --seeds 1 --from {seed} --voters {}",
+        report.voters
+    )
 }

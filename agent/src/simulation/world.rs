@@ -83,7 +83,10 @@ pub enum Event {
 impl Event {
     /// Whether a full queue may drop it.
     pub const fn is_packet(&self) -> bool {
-        matches!(self, Self::Beat(..) | Self::Acknowledged(..) | Self::Channel(..))
+        matches!(
+            self,
+            Self::Beat(..) | Self::Acknowledged(..) | Self::Channel(..)
+        )
     }
 }
 
@@ -140,22 +143,32 @@ impl World {
     /// Writes a line into the trace.
     pub fn note(&mut self, machine: Option<usize>, text: impl FnOnce() -> String) {
         if self.trace.on() {
-            let who = machine.and_then(|position| self.machines.get(position)).map(|machine| machine.id.0);
+            let who = machine
+                .and_then(|position| self.machines.get(position))
+                .map(|machine| machine.id.0);
             self.trace.line(self.now, &self.machines, who, &text());
         }
     }
 
     /// Asks the checker whether two machines serve one group.
     pub fn check_serving(&mut self) {
-        self.checker.serving(&self.machines, &self.group_ids, self.now);
+        self.checker
+            .serving(&self.machines, &self.group_ids, self.now);
     }
 
     /// A machine boots: a new clock, new maps.
     pub fn boot(&mut self, position: usize) {
         let voters: Vec<VoterId> = self.voters.iter().map(|(voter, _)| *voter).collect();
         let at_boot = self.random.range(1_000_000_000, 100_000_000_000);
-        let (groups, lease, mutation, now) = (self.groups.len(), self.timing.lease_ns, self.mutation, self.now);
-        let Some(machine) = self.machines.get_mut(position) else { return };
+        let (groups, lease, mutation, now) = (
+            self.groups.len(),
+            self.timing.lease_ns,
+            self.mutation,
+            self.now,
+        );
+        let Some(machine) = self.machines.get_mut(position) else {
+            return;
+        };
         if machine.powered {
             return;
         }
@@ -172,9 +185,13 @@ impl World {
         let (timing, mutation) = (self.timing, self.mutation);
         let voters: Vec<VoterId> = self.voters.iter().map(|(voter, _)| *voter).collect();
         let jitter = self.random.below(timing.interval_ns);
-        let Some(machine) = self.machines.get_mut(position) else { return };
+        let Some(machine) = self.machines.get_mut(position) else {
+            return;
+        };
         let now = machine.local(self.now);
-        let Some(kernel) = machine.kernel.as_mut() else { return };
+        let Some(kernel) = machine.kernel.as_mut() else {
+            return;
+        };
         if machine.agent.is_some() {
             return;
         }
@@ -197,7 +214,12 @@ impl World {
         };
         let mut agent = Agent {
             core: Core::new(settings, now),
-            raft: Raft::new(machine.id, &voters, self.raft_lease_ns, &machine.disk.durable),
+            raft: Raft::new(
+                machine.id,
+                &voters,
+                self.raft_lease_ns,
+                &machine.disk.durable,
+            ),
             inbox: VecDeque::new(),
             stage: Stage::Due,
             called: None,
@@ -212,19 +234,27 @@ impl World {
         machine.paused = false;
         machine.wedged = false;
         machine.agent_gone = false;
-        self.note(Some(position), || format!("~ agent starts, incarnation {incarnation}"));
+        self.note(Some(position), || {
+            format!("~ agent starts, incarnation {incarnation}")
+        });
         self.raft_outputs(position, &mut agent);
         if let Some(machine) = self.machines.get_mut(position) {
             machine.agent = Some(agent);
         }
-        self.queue.push(self.now + jitter, Event::Pulse(position, generation));
-        self.queue.push(self.now + self.random.below(timing.interval_ns), Event::RaftTick(position, generation));
+        self.queue
+            .push(self.now + jitter, Event::Pulse(position, generation));
+        self.queue.push(
+            self.now + self.random.below(timing.interval_ns),
+            Event::RaftTick(position, generation),
+        );
         self.call(position, self.now);
     }
 
     /// The agent is gone, from one instant to the next; the kernel side stays.
     pub fn crash_agent(&mut self, position: usize) {
-        let Some(machine) = self.machines.get_mut(position) else { return };
+        let Some(machine) = self.machines.get_mut(position) else {
+            return;
+        };
         if machine.agent.take().is_some() {
             machine.generation += 1;
             machine.disk.crash(&mut self.random);
@@ -236,7 +266,9 @@ impl World {
     /// The machine is gone: maps, clock and all; the disk stays.
     pub fn crash_machine(&mut self, position: usize) {
         self.crash_agent(position);
-        let Some(machine) = self.machines.get_mut(position) else { return };
+        let Some(machine) = self.machines.get_mut(position) else {
+            return;
+        };
         machine.powered = false;
         machine.stalled = false;
         machine.kernel = None;
@@ -245,7 +277,9 @@ impl World {
 
     /// What was kept while the machine or its agent stood still happens now, in any order.
     pub fn resume(&mut self, position: usize) {
-        let Some(machine) = self.machines.get_mut(position) else { return };
+        let Some(machine) = self.machines.get_mut(position) else {
+            return;
+        };
         for event in std::mem::take(&mut machine.backlog) {
             self.queue.push(self.now + self.random.below(50_000), event);
         }
@@ -254,17 +288,27 @@ impl World {
     /// One event.
     pub fn happen(&mut self, event: Event) {
         match event {
-            Event::Egress(to, ..) | Event::Beat(to, ..) | Event::BeatSecond(to, ..) | Event::Acknowledged(to, _) => {
-                let Some(machine) = self.machines.get_mut(to) else { return };
+            Event::Egress(to, ..)
+            | Event::Beat(to, ..)
+            | Event::BeatSecond(to, ..)
+            | Event::Acknowledged(to, _) => {
+                let Some(machine) = self.machines.get_mut(to) else {
+                    return;
+                };
                 if machine.stalled {
                     machine.keep(event);
                 } else {
                     self.kernel_event(event);
                 }
             }
-            Event::Pulse(to, life) | Event::Written(to, life, _) | Event::RaftTick(to, life)
-            | Event::Drive(to, life, _) | Event::Executed(to, life, ..) => {
-                let Some(machine) = self.machines.get_mut(to) else { return };
+            Event::Pulse(to, life)
+            | Event::Written(to, life, _)
+            | Event::RaftTick(to, life)
+            | Event::Drive(to, life, _)
+            | Event::Executed(to, life, ..) => {
+                let Some(machine) = self.machines.get_mut(to) else {
+                    return;
+                };
                 if machine.generation == life {
                     self.agent_event(to, event);
                 }
@@ -282,35 +326,54 @@ impl World {
     fn kernel_event(&mut self, event: Event) {
         match event {
             Event::Egress(at, life, link, to, mut beat) => {
-                let Some(machine) = self.machines.get(at) else { return };
+                let Some(machine) = self.machines.get(at) else {
+                    return;
+                };
                 if machine.boot == life && machine.powered {
                     beat.stamp = machine.local(self.now);
                     self.send_beat(link, to, beat);
                 }
             }
             Event::Beat(at, link, beat) => {
-                let Some(machine) = self.machines.get_mut(at) else { return };
+                let Some(machine) = self.machines.get_mut(at) else {
+                    return;
+                };
                 let (now, life) = (machine.local(self.now), machine.boot);
-                let Some(kernel) = machine.kernel.as_mut() else { return };
+                let Some(kernel) = machine.kernel.as_mut() else {
+                    return;
+                };
                 if let Some(in_flight) = kernel.beat_first(link, beat, now) {
                     if self.random.per_mille(self.racy) {
                         let delay = self.random.spread(1_000, 2 * self.timing.lease_ns);
-                        self.queue.push(self.now + delay, Event::BeatSecond(at, life, link, in_flight));
+                        self.queue.push(
+                            self.now + delay,
+                            Event::BeatSecond(at, life, link, in_flight),
+                        );
                     } else {
                         self.beat_second(at, link, in_flight);
                     }
                 }
             }
             Event::BeatSecond(at, life, link, in_flight) => {
-                if self.machines.get(at).is_some_and(|machine| machine.boot == life) {
+                if self
+                    .machines
+                    .get(at)
+                    .is_some_and(|machine| machine.boot == life)
+                {
                     self.beat_second(at, link, in_flight);
                 }
             }
             Event::Acknowledged(at, acknowledgement) => {
-                let Some(machine) = self.machines.get_mut(at) else { return };
+                let Some(machine) = self.machines.get_mut(at) else {
+                    return;
+                };
                 let now = machine.local(self.now);
-                let Some(kernel) = machine.kernel.as_mut() else { return };
-                if kernel.acknowledged(acknowledgement, now) && kernel.gates.iter().any(|gate| gate.1) {
+                let Some(kernel) = machine.kernel.as_mut() else {
+                    return;
+                };
+                if kernel.acknowledged(acknowledgement, now)
+                    && kernel.gates.iter().any(|gate| gate.1)
+                {
                     self.check_serving();
                 }
             }
@@ -319,23 +382,47 @@ impl World {
     }
 
     fn beat_second(&mut self, at: usize, link: usize, in_flight: InFlight) {
-        let Some(kernel) = self.machines.get_mut(at).and_then(|machine| machine.kernel.as_mut()) else { return };
-        let Some(acknowledgement) = kernel.beat_second(in_flight) else { return };
+        let Some(kernel) = self
+            .machines
+            .get_mut(at)
+            .and_then(|machine| machine.kernel.as_mut())
+        else {
+            return;
+        };
+        let Some(acknowledgement) = kernel.beat_second(in_flight) else {
+            return;
+        };
         let to = in_flight.from();
-        for arrival in self.network.datagram(self.now, acknowledgement.from.0, to.0, link).into_iter().flatten() {
-            self.queue.push(arrival, Event::Acknowledged(Self::position(to), acknowledgement));
+        for arrival in self
+            .network
+            .datagram(self.now, acknowledgement.from.0, to.0, link)
+            .into_iter()
+            .flatten()
+        {
+            self.queue.push(
+                arrival,
+                Event::Acknowledged(Self::position(to), acknowledgement),
+            );
         }
     }
 
     /// A stamped beat leaves on a link.
     pub fn send_beat(&mut self, link: usize, to: VoterId, beat: Beat) {
-        for arrival in self.network.datagram(self.now, beat.from.0, to.0, link).into_iter().flatten() {
-            self.queue.push(arrival, Event::Beat(Self::position(to), link, beat));
+        for arrival in self
+            .network
+            .datagram(self.now, beat.from.0, to.0, link)
+            .into_iter()
+            .flatten()
+        {
+            self.queue
+                .push(arrival, Event::Beat(Self::position(to), link, beat));
         }
     }
 
     fn agent_event(&mut self, to: usize, event: Event) {
-        let Some(machine) = self.machines.get_mut(to) else { return };
+        let Some(machine) = self.machines.get_mut(to) else {
+            return;
+        };
         if machine.agent.is_none() {
             return;
         }
@@ -354,10 +441,14 @@ impl World {
     /// The pulse thread: beats to everybody on every link, and a word to the driver.
     fn pulse(&mut self, position: usize) {
         let interval = self.timing.interval_ns;
-        let Some(machine) = self.machines.get_mut(position) else { return };
+        let Some(machine) = self.machines.get_mut(position) else {
+            return;
+        };
         let now = machine.local(self.now);
         let generation = machine.generation;
-        let (Some(kernel), Some(agent)) = (machine.kernel.as_mut(), machine.agent.as_mut()) else { return };
+        let (Some(kernel), Some(agent)) = (machine.kernel.as_mut(), machine.agent.as_mut()) else {
+            return;
+        };
         if now > agent.pulse_due + interval / 2 {
             kernel.control.punctual_since = now;
         }
@@ -371,19 +462,33 @@ impl World {
 
     /// Beats of a machine whose pulse can run, to everybody on every link.
     pub fn send_beats(&mut self, position: usize) {
-        let Some(machine) = self.machines.get_mut(position).filter(|machine| !machine.stalled && !machine.paused) else {
+        let Some(machine) = self
+            .machines
+            .get_mut(position)
+            .filter(|machine| !machine.stalled && !machine.paused)
+        else {
             return;
         };
         let (me, life, now) = (machine.id, machine.boot, machine.local(self.now));
-        let (Some(kernel), Some(agent)) = (machine.kernel.as_mut(), machine.agent.as_mut()) else { return };
+        let (Some(kernel), Some(agent)) = (machine.kernel.as_mut(), machine.agent.as_mut()) else {
+            return;
+        };
         agent.beat += 1;
         let beat = kernel.beat(agent.beat, now);
-        let peers: Vec<VoterId> = self.voters.iter().map(|(voter, _)| *voter).filter(|&voter| voter != me).collect();
+        let peers: Vec<VoterId> = self
+            .voters
+            .iter()
+            .map(|(voter, _)| *voter)
+            .filter(|&voter| voter != me)
+            .collect();
         for peer in peers {
             for link in 0..self.network.links() {
                 if self.random.per_mille(self.racy) {
                     let delay = self.random.spread(1_000, self.timing.lease_ns);
-                    self.queue.push(self.now + delay, Event::Egress(position, life, link, peer, beat));
+                    self.queue.push(
+                        self.now + delay,
+                        Event::Egress(position, life, link, peer, beat),
+                    );
                 } else {
                     self.send_beat(link, peer, beat);
                 }
@@ -393,6 +498,12 @@ impl World {
 
     /// What a machine's executor has running, for the checks.
     pub fn running(&self, position: usize, slot: usize) -> Option<Running> {
-        self.machines.get(position)?.agent.as_ref()?.running.get(&slot).copied()
+        self.machines
+            .get(position)?
+            .agent
+            .as_ref()?
+            .running
+            .get(&slot)
+            .copied()
     }
 }
