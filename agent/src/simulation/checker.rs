@@ -171,7 +171,7 @@ impl Checker {
                 };
                 let changed = old.owner != group.owner && group.owner.is_some();
                 let grown = group.epoch == old.epoch + 1;
-                if !(grown || group.epoch == old.epoch) || (changed && !grown) {
+                if !grown && (changed || group.epoch != old.epoch) {
                     wrong = Some(format!(
                         "epochs: {id} went from {:?} in epoch {} to {:?} in epoch {} at {index}",
                         old.owner, old.epoch, group.owner, group.epoch

@@ -8,6 +8,9 @@ use crate::cluster::{
     state::State,
 };
 
+/// Index and term of an entry.
+pub type Position = (Index, u64);
+
 /// One entry: the term in which a leader appended it, and what it says (`None`: the blank one that opens a term).
 #[derive(Clone, Debug)]
 pub struct LogEntry {
@@ -106,7 +109,7 @@ impl Log {
     }
 
     /// Everything from an index on, with index and term of the entry before. `None`: it is in the snapshot already.
-    pub fn suffix(&self, from: Index) -> Option<((Index, u64), Rc<[LogEntry]>)> {
+    pub fn suffix(&self, from: Index) -> Option<(Position, Rc<[LogEntry]>)> {
         let previous = from.checked_sub(1)?;
         let term = self.term(previous)?;
         Some((

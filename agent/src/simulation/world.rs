@@ -354,14 +354,10 @@ impl World {
                     }
                 }
             }
-            Event::BeatSecond(at, life, link, in_flight) => {
-                if self
-                    .machines
-                    .get(at)
-                    .is_some_and(|machine| machine.boot == life)
-                {
-                    self.beat_second(at, link, in_flight);
-                }
+            Event::BeatSecond(at, life, link, in_flight)
+                if self.machines.get(at).is_some_and(|m| m.boot == life) =>
+            {
+                self.beat_second(at, link, in_flight);
             }
             Event::Acknowledged(at, acknowledgement) => {
                 let Some(machine) = self.machines.get_mut(at) else {
