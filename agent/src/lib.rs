@@ -12,4 +12,5 @@ pub mod netlink;
 pub mod quorum;
 pub mod realtime;
 pub mod resources;
+pub mod simulation;
 pub mod telemetry;
