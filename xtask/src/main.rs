@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask setup | demo | test | bench`.
+//! The project's own tasks: `cargo xtask setup | demo | test | bench | simulate`.
 //!
 //! It depends on none of the project's crates, so that `setup` can run before they can be built.
 
@@ -6,6 +6,7 @@ mod bench;
 mod demo;
 mod run;
 mod setup;
+mod simulate;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -27,6 +28,8 @@ enum Verb {
     Test(test::Arguments),
     /// Benchmarks against the peers.
     Bench(bench::Arguments),
+    /// The cluster core in a simulated world of faults.
+    Simulate(simulate::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -35,5 +38,6 @@ fn main() -> anyhow::Result<()> {
         Verb::Demo(arguments) => demo::verb(&arguments),
         Verb::Test(arguments) => test::verb(&arguments),
         Verb::Bench(arguments) => bench::verb(&arguments),
+        Verb::Simulate(arguments) => simulate::verb(&arguments),
     }
 }
