@@ -35,6 +35,10 @@ pub(super) struct Election {
     led: (Option<VoterId>, u64, Nanos),
     attempts: u32,
     next_attempt: Nanos,
+    /// The term in which this machine last stood.
+    stood_in: u64,
+    /// The newest term known here, and when it was learnt.
+    term: (u64, Nanos),
 }
 
 /// How good a leader somebody would make: less is better.
@@ -54,6 +58,9 @@ impl Election {
         if (self.led.0, self.led.1) != (raft.leader, raft.term) {
             self.led = (raft.leader, raft.term, sight.now);
         }
+        if raft.term != self.term.0 {
+            self.term = (raft.term, sight.now);
+        }
         let vacant = self.vacant(sight, out);
         if !vacant || sight.heard_voters() < super::timing::majority(sight.settings.voters.len()) {
             self.vacant_since = None;
@@ -65,6 +72,11 @@ impl Election {
         let turn = since + rank(sight, leaving) * step;
         let at = if self.attempts == 0 {
             turn
+        } else if self.term.0 > self.stood_in {
+            // Refused for its old term alone, it seems: raft here knows the new one now. Without this, candidates whose logs
+            // are too short to win could keep the term ahead of all others for ever. A rival gets the time to win first.
+            let again = self.term.1 + (1 + u64::from(sight.me().0)) * step;
+            again.min(self.next_attempt)
         } else {
             self.next_attempt
         };
@@ -76,8 +88,12 @@ impl Election {
         out.push(Command::Elect);
         let backoff = (BACKOFF_MIN.max(3 * step) << self.attempts.min(5)).min(BACKOFF_MAX);
         self.attempts = self.attempts.saturating_add(1);
-        // Numbers differ, so two candidates that met once do not meet for ever.
-        self.next_attempt = sight.now + backoff + u64::from(sight.me().0) * step;
+        self.stood_in = raft.term + 1;
+        // Candidates that meet once must not meet for ever, nor stand in the same order each time: where the two with the
+        // shorter logs always raise the term first, the one that could win never does.
+        let number = (u64::from(sight.me().0) << 32) | u64::from(self.attempts);
+        let jitter = (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) % backoff;
+        self.next_attempt = sight.now + backoff / 2 + jitter + u64::from(sight.me().0) * step;
         out.wake_at(self.next_attempt);
     }
 

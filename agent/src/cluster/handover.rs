@@ -23,7 +23,7 @@ const RESUME_AFTER: Nanos = 1_000 * MILLISECOND;
 /// After a failed attempt the leader does not try again for this long.
 const PAUSE: Nanos = 5_000 * MILLISECOND;
 /// How often the successor stands, and the least pause in between.
-const TRIES: u32 = 5;
+const TRIES: u32 = 25;
 const TRY_AGAIN_MIN: Nanos = 20 * MILLISECOND;
 
 /// Both sides of a hand-over.

@@ -128,3 +128,25 @@ fn a_new_leader_gets_a_hold_to_be_heard() {
     let at = stands(&mut bench, 60);
     assert_eq!(at.first(), Some(&21));
 }
+
+/// Found by the simulation (5 voters, seed 518): each attempt failed for its old term, and before the next one a candidate with a
+/// shorter log had raised the term again.
+#[test]
+fn a_candidate_that_was_refused_for_its_term_stands_again_soon() {
+    let stands = |bench: &mut Bench, ms: u64| bench.pass_ms(ms).iter().filter(|c| **c == Command::Elect).count();
+    let mut bench = Bench::new(B);
+    bench.view.raft.leader = None;
+    bench.peer(ARBITER).leader = None;
+    // Many attempts in vain: the pause is long by now.
+    assert!(stands(&mut bench, 5_000) > 4);
+    bench.view.raft.term += 1;
+    while stands(&mut bench, 1) == 0 {}
+    bench.view.raft.term += 1;
+    bench.settle();
+    assert_eq!(stands(&mut bench, 100), 0, "its own candidacy");
+    bench.view.raft.term += 5;
+    bench.settle();
+    let waited = (1..2_000).find(|_| stands(&mut bench, 1) > 0);
+    assert!(waited.is_some_and(|ms| ms < 30), "{waited:?}");
+    assert_eq!(stands(&mut bench, 100), 0);
+}
