@@ -1,9 +1,5 @@
 //! The command line as a user has it: the built binary, real files, real exit codes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on fails"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 use std::{
     fs,
@@ -16,11 +12,7 @@ use tempfile::TempDir;
 
 /// Runs `baton` with these arguments.
 fn baton(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_baton"))
-        .args(args)
-        .env_remove("BATON_LOG")
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_baton")).args(args).env_remove("BATON_LOG").output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -38,11 +30,7 @@ fn keys() -> TempDir {
     let good = fs::read_to_string(dir.path().join("cluster.key")).unwrap();
     for (name, content, mode) in [
         ("open.key", good.as_str(), 0o644),
-        (
-            "short.key",
-            &format!("baton cluster key 1\n{}\n", "ab".repeat(16)),
-            0o600,
-        ),
+        ("short.key", &format!("baton cluster key 1\n{}\n", "ab".repeat(16)), 0o600),
         ("garbage.key", "\u{1}\u{2}\u{3}", 0o600),
     ] {
         let path = dir.path().join(name);
@@ -54,36 +42,26 @@ fn keys() -> TempDir {
 
 /// A report without its line breaks and frames, so that a sentence can be looked for.
 fn flat(report: &str) -> String {
-    let words = report
-        .split_whitespace()
-        .filter(|w| !matches!(*w, "|" | "│" | "x" | "×" | "!" | "⚠"));
+    let words = report.split_whitespace().filter(|w| !matches!(*w, "|" | "│" | "x" | "×" | "!" | "⚠"));
     words.collect::<Vec<_>>().join(" ")
 }
 
 fn shipped(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../config")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../config").join(name)
 }
 
 #[test]
 fn every_bad_configuration_is_refused_with_exactly_its_mistakes() {
     let dir = keys();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli_bad");
-    let mut files: Vec<PathBuf> = fs::read_dir(folder)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();
     assert!(files.len() >= 20, "{} files", files.len());
     for source in files {
         let content = fs::read_to_string(&source).unwrap();
         let file = dir.path().join(source.file_name().unwrap());
         // The report quotes lines of the file: without the expectations in them, they cannot meet themselves.
-        let bare: Vec<&str> = content
-            .lines()
-            .map(|l| l.split("#~").next().unwrap())
-            .collect();
+        let bare: Vec<&str> = content.lines().map(|l| l.split("#~").next().unwrap()).collect();
         fs::write(&file, bare.join("\n")).unwrap();
         let out = baton(&["check", file.to_str().unwrap()]);
         let report = text(&out.stderr);
@@ -97,24 +75,14 @@ fn every_bad_configuration_is_refused_with_exactly_its_mistakes() {
                 expected += 1;
                 let place = format!("{}:{}:", file.display(), number + 1);
                 assert!(
-                    blocks
-                        .iter()
-                        .any(|b| b.contains(&place) && flat(b).contains(message)),
+                    blocks.iter().any(|b| b.contains(&place) && flat(b).contains(message)),
                     "{}: no \"{message}\" at {place} in\n{report}",
                     source.display()
                 );
             }
         }
-        let head = format!(
-            "{}: {expected} mistake{} ",
-            file.display(),
-            if expected == 1 { "" } else { "s" }
-        );
-        assert!(
-            flat(&report).contains(&head),
-            "{}: not \"{head}\" in\n{report}",
-            source.display()
-        );
+        let head = format!("{}: {expected} mistake{} ", file.display(), if expected == 1 { "" } else { "s" });
+        assert!(flat(&report).contains(&head), "{}: not \"{head}\" in\n{report}", source.display());
         assert_eq!(
             report.matches("help: ").count(),
             expected,
@@ -123,12 +91,7 @@ fn every_bad_configuration_is_refused_with_exactly_its_mistakes() {
         );
         // The agent refuses the same file in the same words.
         let agent = baton(&["agent", "--config", file.to_str().unwrap()]);
-        assert_eq!(
-            (agent.status.code(), text(&agent.stderr)),
-            (Some(2), report),
-            "{}",
-            source.display()
-        );
+        assert_eq!((agent.status.code(), text(&agent.stderr)), (Some(2), report), "{}", source.display());
     }
 }
 
@@ -136,35 +99,30 @@ fn every_bad_configuration_is_refused_with_exactly_its_mistakes() {
 fn the_shipped_example_is_good() {
     let dir = keys();
     let key = dir.path().join("cluster.key");
-    let content = fs::read_to_string(shipped("lb-pair.toml"))
-        .unwrap()
-        .replace("/etc/baton/cluster.key", key.to_str().unwrap());
+    let content =
+        fs::read_to_string(shipped("lb-pair.toml")).unwrap().replace("/etc/baton/cluster.key", key.to_str().unwrap());
     let file = dir.path().join("baton.toml");
     fs::write(&file, content).unwrap();
     let out = baton(&["check", file.to_str().unwrap(), "--name", "lb2"]);
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
     assert!(out.stderr.is_empty(), "{}", text(&out.stderr));
-    assert!(
-        text(&out.stdout)
-            .contains("is good: cluster lb, 3 voters, 1 groups with 2 VIPs; this machine is lb2")
-    );
+    assert!(text(&out.stdout).contains("is good: cluster lb, 3 voters, 1 groups with 2 VIPs; this machine is lb2"));
 }
 
 #[test]
 fn an_even_number_of_voters_is_only_warned_of() {
     let dir = keys();
     let key = dir.path().join("cluster.key");
-    let fourth = "\n[[voter]]\nid = 4\nname = \"second\"\nrole = \"arbiter\"\nbackplane = [\"10.0.0.4\", \"10.1.0.4\"]\n";
-    let content = fs::read_to_string(shipped("lb-pair.toml"))
-        .unwrap()
-        .replace("/etc/baton/cluster.key", key.to_str().unwrap());
+    let fourth =
+        "\n[[voter]]\nid = 4\nname = \"second\"\nrole = \"arbiter\"\nbackplane = [\"10.0.0.4\", \"10.1.0.4\"]\n";
+    let content =
+        fs::read_to_string(shipped("lb-pair.toml")).unwrap().replace("/etc/baton/cluster.key", key.to_str().unwrap());
     let file = dir.path().join("baton.toml");
     fs::write(&file, content + fourth).unwrap();
     let out = baton(&["check", file.to_str().unwrap()]);
     assert_eq!(out.status.code(), Some(0));
     assert!(
-        flat(&text(&out.stderr))
-            .contains("an even number of voters (4) survives no more deaths than 3"),
+        flat(&text(&out.stderr)).contains("an even number of voters (4) survives no more deaths than 3"),
         "{}",
         text(&out.stderr)
     );
@@ -188,11 +146,7 @@ fn files_that_are_no_configuration_are_refused() {
     ] {
         let out = baton(&["check", path.to_str().unwrap()]);
         assert_eq!(out.status.code(), Some(2));
-        assert!(
-            flat(&text(&out.stderr)).contains(words),
-            "{}",
-            text(&out.stderr)
-        );
+        assert!(flat(&text(&out.stderr)).contains(words), "{}", text(&out.stderr));
     }
 }
 
@@ -201,10 +155,7 @@ fn keygen_makes_a_private_key_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cluster.key");
     assert_eq!(keygen(&path).status.code(), Some(0));
-    assert_eq!(
-        fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
-        0o600
-    );
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
     let first = fs::read(&path).unwrap();
     let again = keygen(&path);
     assert_eq!(again.status.code(), Some(1));
@@ -224,21 +175,11 @@ fn keygen_makes_a_private_key_once() {
 fn without_an_agent_the_exit_code_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("control.sock");
-    for command in [
-        &["status"][..],
-        &["events"],
-        &["move", "web", "lb2"],
-        &["standby", "lb1"],
-        &["online", "lb1"],
-    ] {
+    for command in [&["status"][..], &["events"], &["move", "web", "lb2"], &["standby", "lb1"], &["online", "lb1"]] {
         let args = [command, &["--socket", socket.to_str().unwrap()]].concat();
         let out = baton(&args);
         assert_eq!(out.status.code(), Some(4), "{args:?}");
-        assert!(
-            text(&out.stderr).contains("no agent answers on"),
-            "{}",
-            text(&out.stderr)
-        );
+        assert!(text(&out.stderr).contains("no agent answers on"), "{}", text(&out.stderr));
     }
 }
 
@@ -249,17 +190,7 @@ fn wrong_usage_is_code_2_and_help_is_code_0() {
     assert_eq!(baton(&[]).status.code(), Some(2));
     let help = baton(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    for word in [
-        "agent",
-        "status",
-        "events",
-        "move",
-        "standby",
-        "online",
-        "check",
-        "keygen",
-        "Exit codes",
-    ] {
+    for word in ["agent", "status", "events", "move", "standby", "online", "check", "keygen", "Exit codes"] {
         assert!(text(&help.stdout).contains(word), "{word}");
     }
 }

@@ -1,9 +1,5 @@
 //! The shipped files for operators: alerts, dashboard and unit name only what exists.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on fails"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -15,12 +11,7 @@ use baton::telemetry::{
 };
 
 fn shipped(name: &str) -> String {
-    fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../config")
-            .join(name),
-    )
-    .unwrap()
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../config").join(name)).unwrap()
 }
 
 /// The names of all metrics, as their samples carry them.
@@ -33,52 +24,28 @@ fn metric_names() -> BTreeSet<String> {
         gate_drops: vec![("ingress", 1)],
         ..GroupMetrics::default()
     };
-    let link = LinkMetrics {
-        rtt: h,
-        interarrival: h,
-        ..LinkMetrics::default()
-    };
-    let peer = PeerMetrics {
-        name: "lb2".into(),
-        last_seen_ns: Some(1),
-        links: vec![link],
-        ..PeerMetrics::default()
-    };
+    let link = LinkMetrics { rtt: h, interarrival: h, ..LinkMetrics::default() };
+    let peer = PeerMetrics { name: "lb2".into(), last_seen_ns: Some(1), links: vec![link], ..PeerMetrics::default() };
     let snapshot = Snapshot {
         leader: Some("lb1".into()),
-        lease: LeaseMetrics {
-            margin_ns: Some(1),
-            ..LeaseMetrics::default()
-        },
+        lease: LeaseMetrics { margin_ns: Some(1), ..LeaseMetrics::default() },
         peers: vec![peer],
         groups: vec![group],
         discarded: vec![("forged", 1)],
         rejected: vec![("rpc", 1)],
         ..Snapshot::default()
     };
-    let mut stats = Stats {
-        total: h,
-        ..Stats::default()
-    };
-    stats
-        .failovers
-        .insert(baton::cluster::entry::Cause::Silent, 1);
+    let mut stats = Stats { total: h, ..Stats::default() };
+    stats.failovers.insert(baton::cluster::entry::Cause::Silent, 1);
     stats.phases.insert(PhaseName::Silent, h);
     let text = render(&snapshot, &stats, Format::Classic).unwrap();
-    text.lines()
-        .filter(|l| !l.starts_with('#'))
-        .filter_map(|l| l.split(['{', ' ']).next())
-        .map(str::to_owned)
-        .collect()
+    text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split(['{', ' ']).next()).map(str::to_owned).collect()
 }
 
 /// The words in a text that look like metrics of Baton.
 fn named_in(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    words
-        .filter(|w| w.starts_with("baton_") && *w != "baton_")
-        .map(str::to_owned)
-        .collect()
+    words.filter(|w| w.starts_with("baton_") && *w != "baton_").map(str::to_owned).collect()
 }
 
 #[test]
@@ -89,12 +56,7 @@ fn promtool_accepts_the_alerts() {
         .arg(&file)
         .output()
         .expect("promtool is part of Debian's prometheus package");
-    assert!(
-        out.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&out.stdout),
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert!(out.status.success(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
 }
 
 #[test]
@@ -103,9 +65,7 @@ fn alerts_dashboard_and_reference_name_only_metrics_that_exist() {
     assert!(known.len() > 30, "{known:?}");
     for name in ["alerts.yml", "grafana.json", "../docs/metrics.md"] {
         for metric in named_in(&shipped(name)) {
-            let family = ["_bucket", "_sum", "_count"]
-                .iter()
-                .any(|s| known.contains(&format!("{metric}{s}")));
+            let family = ["_bucket", "_sum", "_count"].iter().any(|s| known.contains(&format!("{metric}{s}")));
             assert!(known.contains(&metric) || family, "{name} names {metric}");
         }
     }
@@ -115,10 +75,7 @@ fn alerts_dashboard_and_reference_name_only_metrics_that_exist() {
 fn the_reference_describes_every_metric() {
     let reference = named_in(&shipped("../docs/metrics.md"));
     for metric in metric_names() {
-        let family = ["_bucket", "_sum", "_count"]
-            .iter()
-            .find_map(|s| metric.strip_suffix(s))
-            .unwrap_or(&metric);
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|s| metric.strip_suffix(s)).unwrap_or(&metric);
         assert!(reference.contains(family), "docs/metrics.md lacks {family}");
     }
 }
@@ -131,18 +88,10 @@ fn the_dashboard_is_json_with_panels() {
 
 #[test]
 fn the_configuration_reference_names_every_key_of_the_example() {
-    let reference =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md"))
-            .unwrap();
-    for line in shipped("lb-pair.toml")
-        .lines()
-        .filter(|l| !l.starts_with('#'))
-    {
+    let reference = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md")).unwrap();
+    for line in shipped("lb-pair.toml").lines().filter(|l| !l.starts_with('#')) {
         if let Some((key, _)) = line.split_once(" = ") {
-            assert!(
-                reference.contains(&format!("`{key}`")),
-                "docs/configuration.md lacks `{key}`"
-            );
+            assert!(reference.contains(&format!("`{key}`")), "docs/configuration.md lacks `{key}`");
         }
     }
 }

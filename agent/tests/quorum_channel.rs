@@ -33,25 +33,15 @@ impl Pair {
     fn new() -> Self {
         let pid = std::process::id();
         let number = PAIRS.fetch_add(1, Relaxed);
-        Self {
-            net: ((pid % 200) as u8 + 20, 100 + number as u8),
-            port: 26_000 + (pid / 200 % 5_000) as u16,
-        }
+        Self { net: ((pid % 200) as u8 + 20, 100 + number as u8), port: 26_000 + (pid / 200 % 5_000) as u16 }
     }
 
     fn links(&self, id: VoterId) -> Vec<IpAddr> {
-        let ip =
-            |link: u8| IpAddr::V4(Ipv4Addr::new(127, self.net.0, self.net.1, link * 10 + id.0));
+        let ip = |link: u8| IpAddr::V4(Ipv4Addr::new(127, self.net.0, self.net.1, link * 10 + id.0));
         vec![ip(1), ip(2)]
     }
 
-    fn start(
-        &self,
-        me: VoterId,
-        incarnation: u64,
-        key: &str,
-        cluster: &str,
-    ) -> (Arc<Channel>, Incoming) {
+    fn start(&self, me: VoterId, incarnation: u64, key: &str, cluster: &str) -> (Arc<Channel>, Incoming) {
         Channel::start(ChannelConfig {
             me,
             cluster: cluster.to_owned(),
@@ -82,20 +72,11 @@ async fn wait(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 async fn both_links(channel: &Channel, peer: VoterId) {
-    wait("both links connect", || {
-        channel.connected(peer) == [true, true]
-    })
-    .await;
+    wait("both links connect", || channel.connected(peer) == [true, true]).await;
 }
 
 fn counted(channel: &Channel, name: &str) -> u64 {
-    channel
-        .counters()
-        .all()
-        .iter()
-        .find(|(of, _)| *of == name)
-        .expect("a counter")
-        .1
+    channel.counters().all().iter().find(|(of, _)| *of == name).expect("a counter").1
 }
 
 /// Answers with the request, counts, and waits for the gate if there is one.
@@ -107,16 +88,9 @@ fn echo(channel: &Channel, gate: Option<Arc<Semaphore>>) -> Arc<AtomicU64> {
         let gate = gate.clone();
         Box::pin(async move {
             if let Some(gate) = gate {
-                gate.acquire()
-                    .await
-                    .map_err(|error| error.to_string())?
-                    .forget();
+                gate.acquire().await.map_err(|error| error.to_string())?.forget();
             }
-            if method == 9 {
-                Err("no".to_owned())
-            } else {
-                Ok(body)
-            }
+            if method == 9 { Err("no".to_owned()) } else { Ok(body) }
         })
     }));
     calls
@@ -130,19 +104,10 @@ async fn each_request_is_carried_out_once_though_it_goes_over_both_links() {
         let body = Bytes::from(n.to_string());
         assert_eq!(one.call(TWO, 1, body.clone(), LONG).await, Ok(body));
     }
-    wait("the copies are counted", || {
-        counted(&two, "duplicates") == 500
-    })
-    .await;
+    wait("the copies are counted", || counted(&two, "duplicates") == 500).await;
     assert_eq!(calls.load(Relaxed), 500);
     let refused = one.call(TWO, 9, Bytes::new(), LONG).await;
-    assert_eq!(
-        refused,
-        Err(RpcError::Failed {
-            peer: TWO,
-            reason: "no".to_owned()
-        })
-    );
+    assert_eq!(refused, Err(RpcError::Failed { peer: TWO, reason: "no".to_owned() }));
 }
 
 #[tokio::test]
@@ -152,10 +117,7 @@ async fn a_large_message_goes_in_many_frames() {
     let body: Bytes = (0..3_000_000u32).map(|n| (n / 7) as u8).collect();
     assert_eq!(one.call(TWO, 1, body.clone(), LONG).await, Ok(body));
     let oversized = Bytes::from(vec![0; MESSAGE_BYTES_MAX]);
-    assert_eq!(
-        one.call(TWO, 1, oversized, LONG).await,
-        Err(RpcError::TooLarge(MESSAGE_BYTES_MAX))
-    );
+    assert_eq!(one.call(TWO, 1, oversized, LONG).await, Err(RpcError::TooLarge(MESSAGE_BYTES_MAX)));
 }
 
 #[tokio::test]
@@ -176,10 +138,7 @@ async fn a_call_survives_the_loss_of_every_connection_and_is_carried_out_once() 
             if reply_first {
                 gate.add_permits(1);
             }
-            wait("both ends notice", || {
-                counted(&two, "disconnections") >= 2 * n
-            })
-            .await;
+            wait("both ends notice", || counted(&two, "disconnections") >= 2 * n).await;
             both_links(&two, ONE).await;
             if !reply_first {
                 gate.add_permits(1);
@@ -196,25 +155,14 @@ async fn a_call_survives_the_loss_of_every_connection_and_is_carried_out_once() 
 async fn a_peer_that_is_away_costs_no_time_and_one_that_is_silent_the_deadline() {
     let pair = Pair::new();
     let (one, _incoming) = pair.start(ONE, 1, "key", "cluster");
-    assert_eq!(
-        one.call(TWO, 1, Bytes::new(), LONG).await,
-        Err(RpcError::NotConnected(TWO))
-    );
-    assert_eq!(
-        one.call(ONE, 1, Bytes::new(), LONG).await,
-        Err(RpcError::Unknown(ONE))
-    );
+    assert_eq!(one.call(TWO, 1, Bytes::new(), LONG).await, Err(RpcError::NotConnected(TWO)));
+    assert_eq!(one.call(ONE, 1, Bytes::new(), LONG).await, Err(RpcError::Unknown(ONE)));
     let (two, _incoming) = pair.start(TWO, 1, "key", "cluster");
     both_links(&one, TWO).await;
     let unready = one.call(TWO, 1, Bytes::new(), LONG).await;
-    assert!(
-        matches!(unready, Err(RpcError::Failed { .. })),
-        "{unready:?}"
-    );
+    assert!(matches!(unready, Err(RpcError::Failed { .. })), "{unready:?}");
     echo(&two, Some(Arc::new(Semaphore::new(0))));
-    let late = one
-        .call(TWO, 1, Bytes::new(), Duration::from_millis(30))
-        .await;
+    let late = one.call(TWO, 1, Bytes::new(), Duration::from_millis(30)).await;
     assert_eq!(late, Err(RpcError::Deadline(TWO)));
 }
 
@@ -225,18 +173,10 @@ async fn another_key_or_cluster_never_connects() {
     for (key, cluster) in [("other key", "cluster"), ("key", "other cluster")] {
         let before = counted(&one, "bad_handshakes");
         let (two, _incoming) = pair.start(TWO, 1, key, cluster);
-        wait("both refuse", || {
-            counted(&two, "bad_handshakes") > 3 && counted(&one, "bad_handshakes") > before + 3
-        })
-        .await;
-        assert_eq!(
-            (one.connected(TWO), two.connected(ONE)),
-            (vec![false, false], vec![false, false])
-        );
-        assert_eq!(
-            counted(&one, "connections") + counted(&two, "connections"),
-            0
-        );
+        wait("both refuse", || counted(&two, "bad_handshakes") > 3 && counted(&one, "bad_handshakes") > before + 3)
+            .await;
+        assert_eq!((one.connected(TWO), two.connected(ONE)), (vec![false, false], vec![false, false]));
+        assert_eq!(counted(&one, "connections") + counted(&two, "connections"), 0);
     }
 }
 
@@ -249,10 +189,7 @@ async fn a_restarted_peer_is_told_apart_and_its_former_self_is_refused() {
     let restart = async {
         tokio::task::yield_now().await;
         drop((two, in_two));
-        wait("the loss is noticed", || {
-            one.connected(TWO) == [false, false]
-        })
-        .await;
+        wait("the loss is noticed", || one.connected(TWO) == [false, false]).await;
         pair.start(TWO, 7, "key", "cluster")
     };
     let (reply, (two, in_two)) = tokio::join!(call, restart);
@@ -261,22 +198,13 @@ async fn a_restarted_peer_is_told_apart_and_its_former_self_is_refused() {
     both_links(&one, TWO).await;
     // Message ids begin anew: nothing of the new incarnation may be taken for a copy.
     let calls = echo(&two, None);
-    assert_eq!(
-        one.call(TWO, 1, Bytes::from("x"), LONG).await,
-        Ok(Bytes::from("x"))
-    );
+    assert_eq!(one.call(TWO, 1, Bytes::from("x"), LONG).await, Ok(Bytes::from("x")));
     assert_eq!(calls.load(Relaxed), 1);
     drop((two, in_two));
-    wait("the loss is noticed", || {
-        one.connected(TWO) == [false, false]
-    })
-    .await;
+    wait("the loss is noticed", || one.connected(TWO) == [false, false]).await;
     let (_former, _incoming) = pair.start(TWO, 3, "key", "cluster");
     let before = counted(&one, "bad_handshakes");
-    wait("the former self is refused", || {
-        counted(&one, "bad_handshakes") > before + 3
-    })
-    .await;
+    wait("the former self is refused", || counted(&one, "bad_handshakes") > before + 3).await;
     assert_eq!(one.connected(TWO), [false, false]);
 }
 
@@ -295,10 +223,7 @@ async fn one_way_messages_arrive_once_and_in_order_and_a_full_queue_drops() {
             tokio::task::yield_now().await;
         }
     }
-    wait("too many are dropped", || {
-        counted(&two, "one_way_dropped") + in_two.len() as u64 == 3000
-    })
-    .await;
+    wait("too many are dropped", || counted(&two, "one_way_dropped") + in_two.len() as u64 == 3000).await;
     assert!(counted(&two, "one_way_dropped") > 0);
 }
 
@@ -307,16 +232,10 @@ async fn a_peer_that_takes_nothing_is_dropped_and_comes_back() {
     let pair = Pair::new();
     let (one, _incoming) = pair.start(ONE, 1, "key", "cluster");
     let (release, wall) = std::sync::mpsc::channel::<()>();
-    let (go, stop) = (
-        Arc::new(Semaphore::new(0)),
-        tokio::sync::oneshot::channel::<()>(),
-    );
+    let (go, stop) = (Arc::new(Semaphore::new(0)), tokio::sync::oneshot::channel::<()>());
     let (block, may_stop) = (Arc::clone(&go), stop.1);
     let peer = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         runtime.block_on(async {
             let (_two, _incoming) = pair.start(TWO, 1, "key", "cluster");
             drop(block.acquire().await);

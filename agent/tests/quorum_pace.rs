@@ -22,25 +22,10 @@ struct Running {
 
 /// One voter with its own runtime thread, as in the agent.
 fn run(launch: Launch, ready: &mpsc::Sender<Running>, over: tokio::sync::oneshot::Receiver<()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     runtime.block_on(async {
-        let Voter {
-            me,
-            quorum,
-            mut events,
-            channel,
-            ..
-        } = launch.start().await.expect("started");
-        ready
-            .send(Running {
-                me,
-                quorum: Arc::new(quorum),
-                channel,
-            })
-            .expect("the test waits");
+        let Voter { me, quorum, mut events, channel, .. } = launch.start().await.expect("started");
+        ready.send(Running { me, quorum: Arc::new(quorum), channel }).expect("the test waits");
         let drain = async { while events.recv().await.is_some() {} };
         tokio::select! { () = drain => {}, _ = over => {} }
     });
@@ -49,25 +34,13 @@ fn run(launch: Launch, ready: &mpsc::Sender<Running>, over: tokio::sync::oneshot
 fn report(what: &str, mut times: Vec<Duration>) {
     times.sort_unstable();
     let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_micros();
-    println!(
-        "{what}: p50 {} µs, p90 {} µs, p99 {} µs, max {} µs",
-        at(50),
-        at(90),
-        at(99),
-        at(100)
-    );
+    println!("{what}: p50 {} µs, p90 {} µs, p99 {} µs, max {} µs", at(50), at(90), at(99), at(100));
 }
 
 fn cpu() -> Duration {
     let usage = std::fs::read_to_string("/proc/self/stat").expect("procfs");
-    let fields: Vec<&str> = usage
-        .rsplit(')')
-        .next()
-        .expect("fields")
-        .split_whitespace()
-        .collect();
-    let ticks: u64 =
-        fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
+    let fields: Vec<&str> = usage.rsplit(')').next().expect("fields").split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
     Duration::from_millis(ticks * 10)
 }
 
@@ -95,37 +68,20 @@ async fn pace() {
     }
     let mut voters: Vec<Running> = started.iter().take(3).collect();
     voters.sort_by_key(|voter| voter.me);
-    let [one, two, _] = voters.as_slice() else {
-        panic!("three voters")
-    };
+    let [one, two, _] = voters.as_slice() else { panic!("three voters") };
     while !one.quorum.is_leader() {
         drop(one.quorum.elect().await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    wait("the links", || {
-        one.channel.connected(VoterId(2)) == [true, true]
-    })
-    .await;
+    wait("the links", || one.channel.connected(VoterId(2)) == [true, true]).await;
     let empty = |channel: &Arc<Channel>| {
         let channel = Arc::clone(channel);
         // No such method: answered without any work.
-        async move {
-            drop(
-                channel
-                    .call(VoterId(2), 200, Bytes::new(), Duration::from_secs(1))
-                    .await,
-            )
-        }
+        async move { drop(channel.call(VoterId(2), 200, Bytes::new(), Duration::from_secs(1)).await) }
     };
     report("rpc over two links", timed(|_| empty(&one.channel)).await);
-    report(
-        "propose at the leader",
-        timed(|n| one.quorum.propose(barrier(1, n))).await,
-    );
-    report(
-        "propose at a follower",
-        timed(|n| two.quorum.propose(barrier(2, n))).await,
-    );
+    report("propose at the leader", timed(|n| one.quorum.propose(barrier(1, n))).await);
+    report("propose at a follower", timed(|n| two.quorum.propose(barrier(2, n))).await);
     let (mut calls, mut proposals) = (Vec::new(), Vec::new());
     for n in 1..=200 {
         // As in real life: nothing happened for a while, caches and processors are cold.
@@ -143,11 +99,7 @@ async fn pace() {
     report("propose at the leader after a pause", proposals);
     let mut elections = Vec::new();
     for round in 0..200 {
-        let (old, new) = if round % 2 == 0 {
-            (one, two)
-        } else {
-            (two, one)
-        };
+        let (old, new) = if round % 2 == 0 { (one, two) } else { (two, one) };
         old.quorum.step_aside();
         // Longer than raft's leader lease.
         tokio::time::sleep(Duration::from_millis(30)).await;
@@ -162,10 +114,7 @@ async fn pace() {
     report("an election", elections);
     let before = cpu();
     tokio::time::sleep(Duration::from_secs(10)).await;
-    println!(
-        "idle: {:.2} % of a core for three voters",
-        (cpu() - before).as_secs_f64() * 10.0
-    );
+    println!("idle: {:.2} % of a core for three voters", (cpu() - before).as_secs_f64() * 10.0);
     for (over, thread) in threads {
         over.send(()).expect("it runs");
         thread.join().expect("ended");

@@ -21,9 +21,7 @@ struct Folders;
 
 impl StoreBuilder<TypeConfig, Log, Machine<Barriers>, TempDir> for Folders {
     async fn build(&self) -> Result<(TempDir, Log, Machine<Barriers>), StorageError> {
-        let failed = |error: &dyn std::error::Error| {
-            StorageIOError::write(&std::io::Error::other(error.to_string()))
-        };
+        let failed = |error: &dyn std::error::Error| StorageIOError::write(&std::io::Error::other(error.to_string()));
         let folder = tempfile::tempdir().map_err(|error| failed(&error))?;
         let log = Log::open(LogConfig {
             folder: folder.path().to_owned(),

@@ -18,20 +18,12 @@ fn all_pass(voters: u8, seeds: u64) {
     if let Some(report) = &summary.failure {
         let tail = report.trace.iter().rev().take(60).rev();
         let lines: Vec<&str> = tail.map(String::as_str).collect();
-        panic!(
-            "seed {} of {voters} voters: {:?}\n{LEGEND}\n{}",
-            report.seed,
-            report.violation,
-            lines.join("\n")
-        );
+        panic!("seed {} of {voters} voters: {:?}\n{LEGEND}\n{}", report.seed, report.violation, lines.join("\n"));
     }
     let sum = summary.statistics;
     assert_eq!(summary.seeds, seeds);
     // A world in which nothing happens would pass too.
-    assert!(
-        sum.faults > 10 * seeds && sum.takeovers > seeds && sum.conclusions > seeds,
-        "{sum:?}"
-    );
+    assert!(sum.faults > 10 * seeds && sum.takeovers > seeds && sum.conclusions > seeds, "{sum:?}");
     assert!(sum.moves > seeds / 10 && sum.terms > seeds, "{sum:?}");
 }
 
@@ -49,10 +41,7 @@ fn five_voters_never_have_two_owners_and_recover() {
 fn a_seed_is_a_run_bit_by_bit() {
     for seed in [3, 8] {
         let options = Options::new(3);
-        let (a, b) = (
-            run_once(seed, &options, true),
-            run_once(seed, &options, true),
-        );
+        let (a, b) = (run_once(seed, &options, true), run_once(seed, &options, true));
         assert_eq!(a, b);
         assert!(a.trace.len() > 100);
         // The trace itself changes nothing.
@@ -69,10 +58,7 @@ fn a_failing_report_carries_its_seed_and_trace() {
     let report = summary.failure.expect("found within 50 seeds");
     assert_eq!(run(report.seed, &options), report, "replayed");
     let violation = report.violation.as_ref().expect("a violation");
-    assert!(
-        violation.safety && violation.what.starts_with("two owners"),
-        "{violation:?}"
-    );
+    assert!(violation.safety && violation.what.starts_with("two owners"), "{violation:?}");
     let last = report.trace.last().expect("a trace");
     assert!(last.contains("VIOLATION two owners"), "{last}");
 }
@@ -82,15 +68,10 @@ fn found(name: &str, voters: u8, seeds: u64) {
     let mutation = Mutation::named(name).expect("a name of a mutation");
     let options = Options::new(voters).without(mutation);
     let summary = first_failing(1, seeds, &options, threads(), |_| ());
-    let report = summary
-        .failure
-        .unwrap_or_else(|| panic!("{name} is not found within {seeds} seeds"));
+    let report = summary.failure.unwrap_or_else(|| panic!("{name} is not found within {seeds} seeds"));
     let violation = report.violation.expect("a violation");
     assert!(violation.safety, "{violation:?}");
-    println!(
-        "{name}: seed {} of {voters} voters: {}",
-        report.seed, violation.what
-    );
+    println!("{name}: seed {} of {voters} voters: {}", report.seed, violation.what);
 }
 
 macro_rules! mutations {

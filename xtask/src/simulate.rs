@@ -28,7 +28,9 @@ pub fn verb(arguments: &Arguments) -> Result<()> {
     setup::ensure()?;
     run(cargo().args(["build", "--release", "--package", "baton-lab", "--bin", "baton-simulate"]))?;
     let mut command = Command::new(release_folder().join("baton-simulate"));
-    for (name, value) in [("--seeds", arguments.seeds), ("--from", arguments.from), ("--voters", arguments.voters.into())] {
+    for (name, value) in
+        [("--seeds", arguments.seeds), ("--from", arguments.from), ("--voters", arguments.voters.into())]
+    {
         command.arg(name).arg(value.to_string());
     }
     become_it(&mut command)

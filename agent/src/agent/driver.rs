@@ -243,9 +243,12 @@ impl Driver {
     fn configuration_differs(&self, now: Nanos) -> bool {
         let tables = self.kernel.tables();
         let mine = self.facts.config.digest as u32;
-        let heard = self.facts.peers.iter().map(|peer| tables.peer_view(*peer)).filter(|row| {
-            row.last_seen != 0 && now.saturating_sub(row.last_seen) <= self.timing.hold_ns()
-        });
+        let heard = self
+            .facts
+            .peers
+            .iter()
+            .map(|peer| tables.peer_view(*peer))
+            .filter(|row| row.last_seen != 0 && now.saturating_sub(row.last_seen) <= self.timing.hold_ns());
         let (mut same, mut other) = (1, 0);
         heard.for_each(|row| if row.digest == mine { same += 1 } else { other += 1 });
         other > same

@@ -79,7 +79,8 @@ impl Executor {
     ) -> io::Result<Self> {
         let (jobs, queue) = sync_channel(JOBS_MAX);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let groups = groups.into_iter().map(|(id, stack)| (id, Group { stack, running: None, schedule: None })).collect();
+        let groups =
+            groups.into_iter().map(|(id, stack)| (id, Group { stack, running: None, schedule: None })).collect();
         let thread = std::thread::Builder::new().name("executor".into()).spawn(move || {
             if realtime && let Err(error) = realtime::become_fifo(realtime::WORKER_PRIORITY) {
                 warn!(%error, "the executor runs without realtime priority");
@@ -93,7 +94,9 @@ impl Executor {
     pub fn send(&self, job: Job) {
         match self.jobs.try_send(job) {
             Ok(()) => {}
-            Err(TrySendError::Full(job)) => error!(?job, "the executor's queue is full: the job is dropped, the monitor will repair"),
+            Err(TrySendError::Full(job)) => {
+                error!(?job, "the executor's queue is full: the job is dropped, the monitor will repair")
+            }
             Err(TrySendError::Disconnected(job)) => error!(?job, "the executor has ended"),
         }
     }
@@ -152,7 +155,9 @@ impl Loop {
             let context = Context { group: id.clone(), epoch: 0 };
             for resource in group.stack.resources.iter_mut().rev() {
                 let left = matches!(settle(&self.runtime, resource.as_mut(), Operation::Probe, |r| r.probe()), Ok(h) if h != Health::Stopped);
-                if left && let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Stop, |r| r.stop(&context)) {
+                if left
+                    && let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Stop, |r| r.stop(&context))
+                {
                     error!(group = %id, %error, "what an earlier agent left could not be stopped");
                 }
             }
@@ -195,7 +200,8 @@ impl Loop {
                         };
                         self.recorder.mark(milestone.at, mark);
                     }
-                    self.recorder.mark(clock::now(), Mark::ResourceStarted { group: id.clone(), epoch, resource: name });
+                    self.recorder
+                        .mark(clock::now(), Mark::ResourceStarted { group: id.clone(), epoch, resource: name });
                 }
                 Err(error) => {
                     failure = Some(error.to_string());
@@ -243,7 +249,9 @@ impl Loop {
     fn network(&mut self, event: &Event) {
         for (id, group) in &mut self.groups {
             for resource in &mut group.stack.resources {
-                if let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Monitor, |r| r.on_network(event)) {
+                if let Err(error) =
+                    settle(&self.runtime, resource.as_mut(), Operation::Monitor, |r| r.on_network(event))
+                {
                     warn!(group = %id, %error, "the group could not follow a change of the network");
                 }
             }

@@ -142,7 +142,9 @@ fn take_kernel(config: &Config, incarnation: Incarnation, places: &Places) -> an
 /// Each VIP with its group's slot.
 fn vips(config: &Config, slots: &Slots) -> Vec<(IpAddr, u32)> {
     let groups = config.shared.groups.values();
-    groups.flat_map(|g| slots.of(&g.id).into_iter().flat_map(move |slot| g.vips.iter().map(move |v| (v.address, slot)))).collect()
+    groups
+        .flat_map(|g| slots.of(&g.id).into_iter().flat_map(move |slot| g.vips.iter().map(move |v| (v.address, slot))))
+        .collect()
 }
 
 /// The resources of the groups that may run on this machine.
@@ -291,16 +293,16 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
             while let Some((from, bytes)) = messages.recv().await {
                 match serde_json::from_slice(&bytes) {
                     Ok(message) => drop(sender.send(Input::Message(from, message))),
-                    Err(error) => warn!(%from, %error, "a message could not be read; is another version running there?"),
+                    Err(error) => {
+                        warn!(%from, %error, "a message could not be read; is another version running there?")
+                    }
                 }
             }
         }
     });
     tokio::task::spawn_local({
         let (sender, mut changes) = (sender.clone(), quorum.changes());
-        async move {
-            while changes.changed().await.is_ok() && sender.send(Input::Raft).is_ok() {}
-        }
+        async move { while changes.changed().await.is_ok() && sender.send(Input::Raft).is_ok() {} }
     });
     tokio::task::spawn_local(watch_network(watch, sender.clone()));
 

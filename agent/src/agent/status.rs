@@ -4,9 +4,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::driver::Driver;
 use crate::{
-    api::status::{
-        FrontStatus, GroupStatus, LeaseStatus, Life, LinkStatus, StatusReport, VipStatus, VoterStatus,
-    },
+    api::status::{FrontStatus, GroupStatus, LeaseStatus, Life, LinkStatus, StatusReport, VipStatus, VoterStatus},
     cluster::{
         ids::{GroupId, Incarnation, Nanos, Role, VoterId},
         state::GroupState,
@@ -139,9 +137,11 @@ impl Driver {
             let row = tables.link_view(voter.id, number).unwrap_or_default();
             let rtt = Log2 { buckets: row.rtt, sum_ns: Some(row.rtt_sum) };
             let device = self.facts.backplane.get(number);
-            let hook = self.kernel.hooks().iter().find(|h| {
-                Some(&h.device.name) == device && matches!(h.program, "beat_ingress" | "beat_xdp")
-            });
+            let hook = self
+                .kernel
+                .hooks()
+                .iter()
+                .find(|h| Some(&h.device.name) == device && matches!(h.program, "beat_ingress" | "beat_xdp"));
             LinkStatus {
                 address: link.address.to_string(),
                 hook: hook.map_or("none", mechanism).to_owned(),
@@ -195,7 +195,8 @@ impl Driver {
                 if self.kernel.tables().lease_end() <= now {
                     "this node is its owner but holds no lease: a majority of voters does not acknowledge it".to_owned()
                 } else {
-                    "this node is its owner, but its gate is closed: the group is being given up or is still stopping".to_owned()
+                    "this node is its owner, but its gate is closed: the group is being given up or is still stopping"
+                        .to_owned()
                 }
             }
             Some(owner) => format!("{} is its owner", self.name(owner)),
@@ -238,14 +239,8 @@ impl Driver {
         let tables = self.kernel.tables();
         let status = self.status(now);
         let lease_end = tables.lease_end();
-        let mut discarded = [
-            ("forged", 0),
-            ("malformed", 0),
-            ("other_cluster", 0),
-            ("stray", 0),
-            ("outdated", 0),
-            ("miswired", 0),
-        ];
+        let mut discarded =
+            [("forged", 0), ("malformed", 0), ("other_cluster", 0), ("stray", 0), ("outdated", 0), ("miswired", 0)];
         for link in 0..self.facts.backplane.len() {
             let Some(c) = tables.counters_view(link) else { continue };
             let counts = [c.forged, c.malformed, c.other_cluster, c.stray, c.outdated, c.miswired];

@@ -41,17 +41,13 @@ const ANSWER_TIME: Duration = Duration::from_secs(5);
 #[derive(Debug, Error)]
 pub enum ControlError {
     /// Another agent answers on it.
-    #[error(
-        "another agent answers on {path}; stop it first, or give this one a `run_dir` of its own"
-    )]
+    #[error("another agent answers on {path}; stop it first, or give this one a `run_dir` of its own")]
     InUse {
         /// The socket.
         path: PathBuf,
     },
     /// Something else is in the way.
-    #[error(
-        "{path} is there and is no socket; remove it, or give the agent a `run_dir` of its own"
-    )]
+    #[error("{path} is there and is no socket; remove it, or give the agent a `run_dir` of its own")]
     NoSocket {
         /// The path.
         path: PathBuf,
@@ -78,27 +74,16 @@ impl Control {
     ///
     /// A socket left over by a dead agent is replaced; one that a living agent answers on is not.
     pub fn bind(path: &Path) -> Result<Self, ControlError> {
-        let failed = |source| ControlError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| ControlError::Io { path: path.to_owned(), source };
         if let Some(dir) = path.parent() {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(dir)
-                .map_err(failed)?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
         }
         match fs::symlink_metadata(path) {
             Ok(meta) if !meta.file_type().is_socket() => {
-                return Err(ControlError::NoSocket {
-                    path: path.to_owned(),
-                });
+                return Err(ControlError::NoSocket { path: path.to_owned() });
             }
             Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
-                return Err(ControlError::InUse {
-                    path: path.to_owned(),
-                });
+                return Err(ControlError::InUse { path: path.to_owned() });
             }
             Ok(_) => fs::remove_file(path).map_err(failed)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => (),
@@ -107,10 +92,7 @@ impl Control {
         let listener = UnixListener::bind(path).map_err(failed)?;
         // Between bind and chmod somebody else might connect: `serve` also asks the kernel who the client is.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        Ok(Self {
-            listener,
-            path: path.to_owned(),
-        })
+        Ok(Self { listener, path: path.to_owned() })
     }
 
     /// Serves clients for as long as it is polled.
@@ -165,9 +147,7 @@ impl Drop for Control {
 
 fn is_root_or_self(stream: &UnixStream) -> bool {
     let me = rustix::process::geteuid().as_raw();
-    stream
-        .peer_cred()
-        .is_ok_and(|c| c.uid() == 0 || c.uid() == me)
+    stream.peer_cred().is_ok_and(|c| c.uid() == 0 || c.uid() == me)
 }
 
 /// Serves one client until it leaves, is too slow, or sends something too long.
@@ -178,11 +158,7 @@ async fn serve_client<B: Backend>(stream: UnixStream, backend: &B) -> io::Result
     for _ in 0..REQUESTS_MAX {
         line.clear();
         let limit = REQUEST_BYTES_MAX as u64 + 1;
-        timeout(
-            CLIENT_TIME,
-            (&mut reader).take(limit).read_until(b'\n', &mut line),
-        )
-        .await??;
+        timeout(CLIENT_TIME, (&mut reader).take(limit).read_until(b'\n', &mut line)).await??;
         match line.last() {
             None => return Ok(()),
             Some(b'\n') if line.len() <= REQUEST_BYTES_MAX => (),
@@ -195,36 +171,21 @@ async fn serve_client<B: Backend>(stream: UnixStream, backend: &B) -> io::Result
                 .await;
             }
             Some(_) => {
-                return refuse(
-                    &mut writer,
-                    ErrorKind::BadRequest,
-                    "the request ends without a newline".into(),
-                )
-                .await;
+                return refuse(&mut writer, ErrorKind::BadRequest, "the request ends without a newline".into()).await;
             }
         }
         match serde_json::from_slice::<Request>(&line) {
-            Ok(Request::Events { follow, since }) => {
-                events(&mut reader, &mut writer, backend, follow, since).await?
-            }
+            Ok(Request::Events { follow, since }) => events(&mut reader, &mut writer, backend, follow, since).await?,
             Ok(request) => {
                 let response = match timeout(ANSWER_TIME, answer(backend, request)).await {
                     Ok(response) => response,
-                    Err(_late) => error(
-                        ErrorKind::Timeout,
-                        "the agent gave no answer in time; an order may still be carried out",
-                    ),
+                    Err(_late) => {
+                        error(ErrorKind::Timeout, "the agent gave no answer in time; an order may still be carried out")
+                    }
                 };
                 send(&mut writer, &response).await?;
             }
-            Err(e) => {
-                refuse(
-                    &mut writer,
-                    ErrorKind::BadRequest,
-                    format!("this is no request: {e}"),
-                )
-                .await?
-            }
+            Err(e) => refuse(&mut writer, ErrorKind::BadRequest, format!("this is no request: {e}")).await?,
         }
     }
     Ok(())
@@ -233,34 +194,21 @@ async fn serve_client<B: Backend>(stream: UnixStream, backend: &B) -> io::Result
 async fn answer<B: Backend>(backend: &B, request: Request) -> Response {
     let order = match request {
         Request::Status {} => {
-            return Response::Status {
-                status: Box::new(backend.status().await),
-            };
+            return Response::Status { status: Box::new(backend.status().await) };
         }
         // Streamed by the caller.
         Request::Events { .. } => return Response::End {},
-        Request::Move { group, node } => group_named(backend, &group).and_then(|group| {
-            Ok(Order::Move {
-                group,
-                to: voter_named(backend, &node)?,
-            })
-        }),
-        Request::Standby { node, on } => {
-            voter_named(backend, &node).map(|node| Order::Standby { node, on })
+        Request::Move { group, node } => {
+            group_named(backend, &group).and_then(|group| Ok(Order::Move { group, to: voter_named(backend, &node)? }))
         }
+        Request::Standby { node, on } => voter_named(backend, &node).map(|node| Order::Standby { node, on }),
     };
     match order {
         Ok(order) => match backend.order(order).await {
             Ok(message) => Response::Done { message },
-            Err(e) => Response::Error {
-                kind: e.kind,
-                message: e.message,
-            },
+            Err(e) => Response::Error { kind: e.kind, message: e.message },
         },
-        Err(message) => Response::Error {
-            kind: ErrorKind::Refused,
-            message,
-        },
+        Err(message) => Response::Error { kind: ErrorKind::Refused, message },
     }
 }
 
@@ -304,13 +252,7 @@ async fn events<B: Backend>(
     let mut seen = since;
     for record in backend.history().since(since) {
         seen = record.seq;
-        send(
-            writer,
-            &Response::Event {
-                event: (*record).clone(),
-            },
-        )
-        .await?;
+        send(writer, &Response::Event { event: (*record).clone() }).await?;
     }
     if !follow {
         return send(writer, &Response::End {}).await;
@@ -331,10 +273,7 @@ async fn events<B: Backend>(
 }
 
 fn error(kind: ErrorKind, message: impl Into<String>) -> Response {
-    Response::Error {
-        kind,
-        message: message.into(),
-    }
+    Response::Error { kind, message: message.into() }
 }
 
 async fn refuse(writer: &mut OwnedWriteHalf, kind: ErrorKind, message: String) -> io::Result<()> {
@@ -344,10 +283,7 @@ async fn refuse(writer: &mut OwnedWriteHalf, kind: ErrorKind, message: String) -
 async fn send(writer: &mut OwnedWriteHalf, response: &Response) -> io::Result<()> {
     let mut line = serde_json::to_vec(response)?;
     if line.len() >= RESPONSE_BYTES_MAX {
-        line = serde_json::to_vec(&error(
-            ErrorKind::Refused,
-            "the answer is too long; ask for less",
-        ))?;
+        line = serde_json::to_vec(&error(ErrorKind::Refused, "the answer is too long; ask for less"))?;
     }
     line.push(b'\n');
     timeout(CLIENT_TIME, writer.write_all(&line)).await?

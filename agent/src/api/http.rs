@@ -30,9 +30,7 @@ pub struct Http {
 impl Http {
     /// Opens the port. Must run in a tokio runtime.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self {
-            listener: TcpListener::bind(address).await?,
-        })
+        Ok(Self { listener: TcpListener::bind(address).await? })
     }
 
     /// Where it listens.
@@ -54,11 +52,7 @@ impl Http {
 
 /// The agent is up, but the part that knows is not answering.
 fn late() -> Response {
-    (
-        StatusCode::SERVICE_UNAVAILABLE,
-        "the agent gave no answer in time\n",
-    )
-        .into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, "the agent gave no answer in time\n").into_response()
 }
 
 async fn status<B: Backend>(State(backend): State<Arc<B>>) -> Response {
@@ -73,10 +67,7 @@ async fn page<B: Backend>(State(backend): State<Arc<B>>) -> Response {
         Ok(report) => {
             let records = backend.history().since(0);
             // No script, no picture, nothing from elsewhere: the browser may hold the page to that.
-            let policy = [(
-                header::CONTENT_SECURITY_POLICY,
-                "default-src 'none'; style-src 'unsafe-inline'",
-            )];
+            let policy = [(header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'")];
             (policy, Html(page::render(&report, &records))).into_response()
         }
         Err(_late) => late(),
@@ -90,10 +81,8 @@ async fn metrics<B: Backend>(State(backend): State<Arc<B>>, headers: HeaderMap) 
     };
     match metrics::render(&snapshot, &backend.history().stats(), format) {
         Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
-        Err(e) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("the metrics could not be written: {e}\n"),
-        )
-            .into_response(),
+        Err(e) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics could not be written: {e}\n")).into_response()
+        }
     }
 }

@@ -28,11 +28,7 @@ pub(super) struct Limited<L> {
 impl<L> Limited<L> {
     /// At most `connections` at once, each for at most `life`.
     pub fn new(listener: L, connections: usize, life: Duration) -> Self {
-        Self {
-            listener,
-            places: Arc::new(Semaphore::new(connections)),
-            life,
-        }
+        Self { listener, places: Arc::new(Semaphore::new(connections)), life }
     }
 }
 
@@ -44,14 +40,7 @@ impl<L: Listener> Listener for Limited<L> {
         // The semaphore is never closed, so there is always a permit in the end.
         let place = self.places.clone().acquire_owned().await.ok();
         let (io, address) = self.listener.accept().await;
-        (
-            Timed {
-                io,
-                end: Box::pin(sleep(self.life)),
-                _place: place,
-            },
-            address,
-        )
+        (Timed { io, end: Box::pin(sleep(self.life)), _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -76,22 +65,14 @@ impl<T> Timed<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Timed<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check(cx)?;
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Timed<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check(cx)?;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
@@ -133,22 +114,13 @@ mod tests {
         let mut silent = TcpStream::connect(address).await.unwrap();
         silent.write_all(b"GE").await.unwrap();
         let mut next = TcpStream::connect(address).await.unwrap();
-        next.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            .await
-            .unwrap();
+        next.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
 
         let mut answer = String::new();
-        timeout(GENEROUS, next.read_to_string(&mut answer))
-            .await
-            .unwrap()
-            .unwrap();
+        timeout(GENEROUS, next.read_to_string(&mut answer)).await.unwrap().unwrap();
         assert!(answer.ends_with("here"), "{answer}");
         let mut rest = Vec::new();
         // Whether the end is a close or a reset does not matter; that it comes does.
-        drop(
-            timeout(GENEROUS, silent.read_to_end(&mut rest))
-                .await
-                .unwrap(),
-        );
+        drop(timeout(GENEROUS, silent.read_to_end(&mut rest)).await.unwrap());
     }
 }

@@ -37,11 +37,11 @@ pub(super) fn render(report: &StatusReport, records: &[Arc<Record>]) -> String {
     for warning in &report.warnings {
         _ = write!(out, "<p class=\"bad\">{}</p>", escape(warning));
     }
-    out.push_str(
-        "<h2>Groups</h2><table><tr><th>group<th>owner<th>epoch<th>VIPs<th>here<th>why</tr>",
-    );
+    out.push_str("<h2>Groups</h2><table><tr><th>group<th>owner<th>epoch<th>VIPs<th>here<th>why</tr>");
     report.groups.iter().for_each(|g| group(&mut out, g));
-    out.push_str("</table><h2>Voters</h2><table><tr><th>voter<th>role<th>state<th>lease<th>last heard<th>links up</tr>");
+    out.push_str(
+        "</table><h2>Voters</h2><table><tr><th>voter<th>role<th>state<th>lease<th>last heard<th>links up</tr>",
+    );
     report.voters.iter().for_each(|v| voter(&mut out, v));
     out.push_str("</table><h2>Failovers</h2>");
     if records.is_empty() {
@@ -50,47 +50,27 @@ pub(super) fn render(report: &StatusReport, records: &[Arc<Record>]) -> String {
     for record in records.iter().rev().take(RECORDS_MAX) {
         _ = write!(out, "<pre>{}</pre>", escape(&record.render()));
     }
-    out.push_str(
-        "<p><a href=\"/status\">as JSON</a>, <a href=\"/metrics\">metrics</a></p></html>\n",
-    );
+    out.push_str("<p><a href=\"/status\">as JSON</a>, <a href=\"/metrics\">metrics</a></p></html>\n");
     out
 }
 
 fn quorum(report: &StatusReport) -> String {
-    let (class, word) = if report.quorum {
-        ("good", "quorum")
-    } else {
-        ("bad", "no quorum")
-    };
-    format!(
-        "<span class=\"{class}\">{word}</span> ({} of {} voters alive)",
-        report.alive(),
-        report.voters.len()
-    )
+    let (class, word) = if report.quorum { ("good", "quorum") } else { ("bad", "no quorum") };
+    format!("<span class=\"{class}\">{word}</span> ({} of {} voters alive)", report.alive(), report.voters.len())
 }
 
 fn lease(report: &StatusReport) -> String {
     match report.lease.held {
-        true => format!(
-            "<span class=\"good\">lease held</span> for {}",
-            duration::show(report.lease.remaining_ns)
-        ),
+        true => format!("<span class=\"good\">lease held</span> for {}", duration::show(report.lease.remaining_ns)),
         false => "<span class=\"bad\">no lease</span>".into(),
     }
 }
 
 fn group(out: &mut String, g: &GroupStatus) {
-    let owner = g
-        .owner
-        .as_deref()
-        .map_or("<span class=\"bad\">nobody</span>".into(), escape);
+    let owner = g.owner.as_deref().map_or("<span class=\"bad\">nobody</span>".into(), escape);
     let vips: Vec<String> = g.vips.iter().map(|v| escape(&v.address)).collect();
     let cause = g.cause.map_or("never owned", cause_sentence);
-    let here = if g.serving_here {
-        "<span class=\"good\">serving</span>"
-    } else {
-        "no"
-    };
+    let here = if g.serving_here { "<span class=\"good\">serving</span>" } else { "no" };
     _ = write!(
         out,
         "<tr><td>{}<td>{owner}<td>{}<td>{}<td>{here}<td>{}; it came there because {}</tr>",
@@ -109,18 +89,10 @@ fn voter(out: &mut String, v: &VoterStatus) {
         Life::Silent => ("bad", "silent"),
         Life::NeverSeen => ("bad", "never heard"),
     };
-    let seen = v.last_seen_ns.map_or("-".into(), |n| {
-        format!("{} ago", duration::show(n / 1_000 * 1_000))
-    });
-    let lease = v
-        .holds_lease
-        .map_or("?", |held| if held { "held" } else { "none" });
+    let seen = v.last_seen_ns.map_or("-".into(), |n| format!("{} ago", duration::show(n / 1_000 * 1_000)));
+    let lease = v.holds_lease.map_or("?", |held| if held { "held" } else { "none" });
     let up = v.links.iter().filter(|l| l.up).count();
-    let links = if v.me {
-        "-".into()
-    } else {
-        format!("{up} of {}", v.links.len())
-    };
+    let links = if v.me { "-".into() } else { format!("{up} of {}", v.links.len()) };
     let role = format!("{:?}", v.role).to_lowercase();
     _ = write!(
         out,

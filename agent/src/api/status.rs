@@ -218,7 +218,8 @@ impl StatusReport {
     fn lease_warnings(&self) -> Vec<String> {
         let mut found = Vec::new();
         if self.role == Role::Node && !self.lease.enforced {
-            found.push("the lease is not enforced in the kernel: if this agent hangs, this node goes on serving".into());
+            found
+                .push("the lease is not enforced in the kernel: if this agent hangs, this node goes on serving".into());
         }
         if self.role == Role::Node && !self.lease.held {
             found.push("this node holds no lease, so it passes no packet of any VIP".into());
@@ -239,29 +240,25 @@ impl StatusReport {
                 Life::Wedged => found.push(format!("the agent on {} makes no progress", v.name)),
             }
             if v.same_configuration == Some(false) {
-                found.push(format!("the configuration of {} differs from the one here: make the files equal but for [this]", v.name));
-            }
-            if v.life == Life::Alive && v.front_up == Some(false) {
                 found.push(format!(
-                    "a front link of {} is down, so it cannot take over",
+                    "the configuration of {} differs from the one here: make the files equal but for [this]",
                     v.name
                 ));
+            }
+            if v.life == Life::Alive && v.front_up == Some(false) {
+                found.push(format!("a front link of {} is down, so it cannot take over", v.name));
             }
             let down = v.links.iter().filter(|l| !l.up).count();
             if v.life == Life::Alive && down > 0 {
-                found.push(format!(
-                    "{down} of {} backplane links to {} are down",
-                    v.links.len(),
-                    v.name
-                ));
+                found.push(format!("{down} of {} backplane links to {} are down", v.links.len(), v.name));
             }
         }
-        found.extend(self.voters.iter().filter(|v| v.standby).map(|v| {
-            format!(
-                "{} is on standby; `baton online {}` ends it",
-                v.name, v.name
-            )
-        }));
+        found.extend(
+            self.voters
+                .iter()
+                .filter(|v| v.standby)
+                .map(|v| format!("{} is on standby; `baton online {}` ends it", v.name, v.name)),
+        );
         found
     }
 
@@ -270,14 +267,12 @@ impl StatusReport {
         for g in &self.groups {
             match &g.owner {
                 None => found.push(format!("{} has no owner: {}", g.name, g.why)),
-                Some(owner) if g.candidates.is_empty() => found.push(format!(
-                    "one failure from an outage: no node could take {} over from {owner}",
-                    g.name
-                )),
-                Some(owner) if *owner == self.node && !g.serving_here => found.push(format!(
-                    "{} is owned here, but not served: {}",
-                    g.name, g.why
-                )),
+                Some(owner) if g.candidates.is_empty() => {
+                    found.push(format!("one failure from an outage: no node could take {} over from {owner}", g.name))
+                }
+                Some(owner) if *owner == self.node && !g.serving_here => {
+                    found.push(format!("{} is owned here, but not served: {}", g.name, g.why))
+                }
                 Some(_) => (),
             }
             if g.serving_here {
@@ -294,8 +289,7 @@ impl StatusReport {
 
     fn front_warnings(&self) -> Vec<String> {
         let down = self.fronts.iter().filter(|f| !f.up);
-        down.map(|f| format!("the front link {} is down", f.device))
-            .collect()
+        down.map(|f| format!("the front link {} is down", f.device)).collect()
     }
 }
 

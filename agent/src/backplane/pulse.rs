@@ -274,7 +274,8 @@ impl Loop {
         let holds_lease = self.tables.lease_end() > now;
         let leader = self.shared.leader.load(Relaxed) as u8;
         let said = Said {
-            flags: if holds_lease { wire::FLAG_LEASE } else { 0 } | if self.config.is_node { wire::FLAG_NODE } else { 0 },
+            flags: if holds_lease { wire::FLAG_LEASE } else { 0 }
+                | if self.config.is_node { wire::FLAG_NODE } else { 0 },
             leader: (leader != 0).then_some(VoterId(leader)),
             silent: self.shared.silent.load(Relaxed) as u8,
             token: self.shared.token.load(Relaxed),
@@ -334,8 +335,11 @@ impl Loop {
 /// All of a peer's beat that the core wants to hear of at once, folded into a word: equal words mean no news.
 fn condition(peer: &PeerView) -> u64 {
     let leader = peer.leader.map_or(0, |l| u64::from(l.0));
-    let parts = [peer.incarnation, u64::from(peer.holds_lease), leader, peer.term, peer.log_index, u64::from(peer.digest)];
-    parts.iter().fold(0xcbf2_9ce4_8422_2325, |word, part| (word ^ part).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23))
+    let parts =
+        [peer.incarnation, u64::from(peer.holds_lease), leader, peer.term, peer.log_index, u64::from(peer.digest)];
+    parts
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |word, part| (word ^ part).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23))
 }
 
 fn arm(timer: &OwnedFd, due: Nanos) -> rustix::io::Result<()> {

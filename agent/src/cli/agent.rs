@@ -20,11 +20,7 @@ pub(super) struct Args {
 }
 
 /// Checks the configuration and runs the agent until it is told to stop.
-pub(super) fn run(
-    args: &Args,
-    file: Option<&Path>,
-    start_agent: StartAgent,
-) -> Result<Exit, Failure> {
+pub(super) fn run(args: &Args, file: Option<&Path>, start_agent: StartAgent) -> Result<Exit, Failure> {
     let file = file.unwrap_or(Path::new(config::CONFIG_FILE));
     let config = config::load(file, args.name.as_deref())?.config;
     log::set_up();

@@ -24,10 +24,7 @@ pub(super) struct Args {
 
 /// Prints the records, oldest first.
 pub(super) fn run(args: &Args, mut client: Client) -> Result<Exit, Failure> {
-    client.ask(&Request::Events {
-        follow: args.follow,
-        since: args.since,
-    })?;
+    client.ask(&Request::Events { follow: args.follow, since: args.since })?;
     if args.follow {
         client.be_patient()?;
     }
@@ -35,17 +32,13 @@ pub(super) fn run(args: &Args, mut client: Client) -> Result<Exit, Failure> {
     let mut any = false;
     loop {
         match client.hear()? {
-            Response::Event { event } if args.json => writeln!(
-                out,
-                "{}",
-                serde_json::to_string(&event).map_err(ClientError::Garbled)?
-            )?,
-            Response::Event { event } => {
-                writeln!(out, "{}{}", if any { "\n" } else { "" }, event.render())?
+            Response::Event { event } if args.json => {
+                writeln!(out, "{}", serde_json::to_string(&event).map_err(ClientError::Garbled)?)?
             }
-            Response::Skipped { records } => eprintln!(
-                "baton: {records} records came faster than they were read, and are left out here"
-            ),
+            Response::Event { event } => writeln!(out, "{}{}", if any { "\n" } else { "" }, event.render())?,
+            Response::Skipped { records } => {
+                eprintln!("baton: {records} records came faster than they were read, and are left out here")
+            }
             Response::End {} => break,
             _ => return Err(ClientError::Unexpected.into()),
         }

@@ -28,35 +28,17 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// Gives the order and waits until the node owns the group.
 pub(super) fn run(args: &Args, mut client: Client) -> Result<Exit, Failure> {
-    let Args {
-        group,
-        node,
-        no_wait,
-    } = args;
+    let Args { group, node, no_wait } = args;
     eprintln!("note: open connections to the VIPs of {group} break; new ones go to {node}");
-    let message = client.order(&Request::Move {
-        group: group.clone(),
-        node: node.clone(),
-    })?;
+    let message = client.order(&Request::Move { group: group.clone(), node: node.clone() })?;
     if *no_wait {
         writeln!(io::stdout().lock(), "{message}")?;
         return Ok(Exit::Done);
     }
-    let owns =
-        |g: &crate::api::status::GroupStatus| g.name == *group && g.owner.as_deref() == Some(node);
-    let status = client.wait(
-        LIMIT,
-        &format!("{node} did not become the owner of {group}"),
-        |s| s.groups.iter().any(owns),
-    )?;
-    let epoch = status
-        .groups
-        .iter()
-        .find(|g| owns(g))
-        .map_or(0, |g| g.epoch);
-    writeln!(
-        io::stdout().lock(),
-        "{group} is owned by {node}, epoch {epoch}"
-    )?;
+    let owns = |g: &crate::api::status::GroupStatus| g.name == *group && g.owner.as_deref() == Some(node);
+    let status =
+        client.wait(LIMIT, &format!("{node} did not become the owner of {group}"), |s| s.groups.iter().any(owns))?;
+    let epoch = status.groups.iter().find(|g| owns(g)).map_or(0, |g| g.epoch);
+    writeln!(io::stdout().lock(), "{group} is owned by {node}, epoch {epoch}")?;
     Ok(Exit::Done)
 }

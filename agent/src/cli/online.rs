@@ -24,16 +24,10 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Gives the order and waits until it is in the log. Groups come back only if they are configured to.
 pub(super) fn run(args: &Args, mut client: Client) -> Result<Exit, Failure> {
     let node = &args.node;
-    client.order(&Request::Standby {
-        node: node.clone(),
-        on: false,
-    })?;
+    client.order(&Request::Standby { node: node.clone(), on: false })?;
     client.wait(LIMIT, &format!("{node} is still on standby"), |s| {
         s.voters.iter().any(|v| v.name == *node && !v.standby)
     })?;
-    writeln!(
-        io::stdout().lock(),
-        "{node} may own groups again; those without `failback` stay where they are"
-    )?;
+    writeln!(io::stdout().lock(), "{node} may own groups again; those without `failback` stay where they are")?;
     Ok(Exit::Done)
 }

@@ -28,10 +28,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(super) fn run(args: &Args, mut client: Client) -> Result<Exit, Failure> {
     let Args { node, no_wait } = args;
     eprintln!("note: open connections to the VIPs of the groups that {node} owns break");
-    let message = client.order(&Request::Standby {
-        node: node.clone(),
-        on: true,
-    })?;
+    let message = client.order(&Request::Standby { node: node.clone(), on: true })?;
     if *no_wait {
         writeln!(io::stdout().lock(), "{message}")?;
         return Ok(Exit::Done);
@@ -40,9 +37,6 @@ pub(super) fn run(args: &Args, mut client: Client) -> Result<Exit, Failure> {
         s.voters.iter().any(|v| v.name == *node && v.standby)
             && s.groups.iter().all(|g| g.owner.as_deref() != Some(node))
     })?;
-    writeln!(
-        io::stdout().lock(),
-        "{node} is on standby and owns nothing; `baton online {node}` ends it"
-    )?;
+    writeln!(io::stdout().lock(), "{node} is on standby and owns nothing; `baton online {node}` ends it")?;
     Ok(Exit::Done)
 }

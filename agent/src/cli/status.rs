@@ -25,9 +25,5 @@ pub(super) fn run(args: &Args, mut client: Client) -> Result<Exit, Failure> {
         table::render(&status)
     };
     writeln!(io::stdout().lock(), "{text}")?;
-    Ok(if status.quorum {
-        Exit::Done
-    } else {
-        Exit::Unavailable
-    })
+    Ok(if status.quorum { Exit::Done } else { Exit::Unavailable })
 }

@@ -32,14 +32,7 @@ pub(super) fn render(s: &StatusReport) -> String {
         let fronts: Vec<String> = s
             .fronts
             .iter()
-            .map(|f| {
-                format!(
-                    "{} {} (gate: {})",
-                    f.device,
-                    if f.up { "up" } else { "DOWN" },
-                    f.gate
-                )
-            })
+            .map(|f| format!("{} {} (gate: {})", f.device, if f.up { "up" } else { "DOWN" }, f.gate))
             .collect();
         _ = write!(out, "\n\nfront: {}", fronts.join(", "));
     }
@@ -57,26 +50,15 @@ fn head(s: &StatusReport) -> Table {
         quorum,
         Cell::new(format!("{} of {} voters alive", s.alive(), s.voters.len())),
     ]);
-    let term = format!(
-        "term {}, entry {} applied, {} in the gate",
-        s.term, s.applied, s.gate_index
-    );
+    let term = format!("term {}, entry {} applied, {} in the gate", s.term, s.applied, s.gate_index);
     let leader = s.leader.as_deref().map_or_else(|| bad("none"), Cell::new);
     table.add_row(vec![Cell::new("leader"), leader, Cell::new(term)]);
     if s.role == Role::Arbiter {
         // It owns nothing, so nothing hangs on its lease.
         return table;
     }
-    let lease = if s.lease.held {
-        good("held")
-    } else {
-        bad("none")
-    };
-    let enforced = if s.lease.enforced {
-        "enforced in the kernel"
-    } else {
-        "NOT enforced in the kernel"
-    };
+    let lease = if s.lease.held { good("held") } else { bad("none") };
+    let enforced = if s.lease.enforced { "enforced in the kernel" } else { "NOT enforced in the kernel" };
     let left = format!(
         "{} left of {}, {enforced}, beats every {}",
         short(s.lease.remaining_ns),
@@ -88,34 +70,15 @@ fn head(s: &StatusReport) -> Table {
 }
 
 fn groups(s: &StatusReport) -> Table {
-    let mut table = headed(&[
-        "GROUP",
-        "OWNER",
-        "EPOCH",
-        "HERE",
-        "VIPS",
-        "COULD TAKE IT",
-        "WHY",
-    ]);
+    let mut table = headed(&["GROUP", "OWNER", "EPOCH", "HERE", "VIPS", "COULD TAKE IT", "WHY"]);
     for g in &s.groups {
         let owner = g.owner.as_deref().map_or_else(|| bad("nobody"), good);
-        let here = if g.serving_here {
-            good("serving")
-        } else {
-            Cell::new("no")
-        };
-        let vips = g.vips.iter().map(|v| {
-            if v.device.is_empty() {
-                v.address.clone()
-            } else {
-                format!("{} {}", v.address, v.device)
-            }
-        });
-        let candidates = if g.candidates.is_empty() {
-            bad("nobody")
-        } else {
-            Cell::new(g.candidates.join(", "))
-        };
+        let here = if g.serving_here { good("serving") } else { Cell::new("no") };
+        let vips = g
+            .vips
+            .iter()
+            .map(|v| if v.device.is_empty() { v.address.clone() } else { format!("{} {}", v.address, v.device) });
+        let candidates = if g.candidates.is_empty() { bad("nobody") } else { Cell::new(g.candidates.join(", ")) };
         table.add_row(vec![
             Cell::new(&g.name),
             owner,
@@ -151,38 +114,13 @@ fn why(g: &GroupStatus) -> String {
 }
 
 fn voters(s: &StatusReport) -> Table {
-    let mut table = headed(&[
-        "VOTER",
-        "ROLE",
-        "STATE",
-        "LEASE",
-        "HEARD",
-        "LINK",
-        "HOOK",
-        "ROUND TRIP p50 / p99",
-        "LOST",
-    ]);
+    let mut table =
+        headed(&["VOTER", "ROLE", "STATE", "LEASE", "HEARD", "LINK", "HOOK", "ROUND TRIP p50 / p99", "LOST"]);
     for v in &s.voters {
-        let name = if v.me {
-            format!("{} (this)", v.name)
-        } else {
-            v.name.clone()
-        };
-        let lease = v
-            .holds_lease
-            .map_or("?", |held| if held { "held" } else { "none" });
-        let seen = if v.me {
-            "-".to_owned()
-        } else {
-            ago(v.last_seen_ns)
-        };
-        let mut row = vec![
-            Cell::new(name),
-            Cell::new(role(v.role)),
-            state(v),
-            Cell::new(lease),
-            Cell::new(seen),
-        ];
+        let name = if v.me { format!("{} (this)", v.name) } else { v.name.clone() };
+        let lease = v.holds_lease.map_or("?", |held| if held { "held" } else { "none" });
+        let seen = if v.me { "-".to_owned() } else { ago(v.last_seen_ns) };
+        let mut row = vec![Cell::new(name), Cell::new(role(v.role)), state(v), Cell::new(lease), Cell::new(seen)];
         let mut links = v.links.iter();
         row.extend(links.next().map_or_else(Vec::new, link));
         table.add_row(row);
@@ -206,11 +144,7 @@ fn state(v: &VoterStatus) -> Cell {
 }
 
 fn link(l: &LinkStatus) -> Vec<Cell> {
-    let address = if l.up {
-        Cell::new(&l.address)
-    } else {
-        bad(&format!("{} DOWN", l.address))
-    };
+    let address = if l.up { Cell::new(&l.address) } else { bad(&format!("{} DOWN", l.address)) };
     let rtt = match (l.rtt_p50_ns, l.rtt_p99_ns) {
         (Some(p50), Some(p99)) => format!("{} / {}", short(p50), short(p99)),
         _ => "-".to_owned(),
@@ -227,11 +161,7 @@ fn plain() -> Table {
 
 fn headed(titles: &[&str]) -> Table {
     let mut table = plain();
-    table.set_header(
-        titles
-            .iter()
-            .map(|t| Cell::new(t).add_attribute(Attribute::Bold)),
-    );
+    table.set_header(titles.iter().map(|t| Cell::new(t).add_attribute(Attribute::Bold)));
     table
 }
 
@@ -240,9 +170,7 @@ fn good(text: &str) -> Cell {
 }
 
 fn bad(text: &str) -> Cell {
-    Cell::new(text)
-        .fg(Color::Red)
-        .add_attribute(Attribute::Bold)
+    Cell::new(text).fg(Color::Red).add_attribute(Attribute::Bold)
 }
 
 const fn role(role: Role) -> &'static str {
@@ -262,11 +190,7 @@ fn ago(nanos: Option<Nanos>) -> String {
     nanos.map_or_else(
         || "never".to_owned(),
         |n| {
-            if n < 10_000_000_000 {
-                format!("{} ago", short(n))
-            } else {
-                format!("{} ago", age(n))
-            }
+            if n < 10_000_000_000 { format!("{} ago", short(n)) } else { format!("{} ago", age(n)) }
         },
     )
 }
@@ -288,12 +212,7 @@ mod tests {
 
     #[test]
     fn ages_are_readable() {
-        for (seconds, text) in [
-            (5, "5s"),
-            (65, "1m 5s"),
-            (7_260, "2h 1m"),
-            (180_000, "2d 2h"),
-        ] {
+        for (seconds, text) in [(5, "5s"), (65, "1m 5s"), (7_260, "2h 1m"), (180_000, "2d 2h")] {
             assert_eq!(age(seconds * 1_000_000_000), text);
         }
         assert_eq!(short(1_234_567), "1.234ms");

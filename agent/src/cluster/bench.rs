@@ -58,11 +58,7 @@ impl Bench {
     /// A core that knows nothing yet.
     pub(super) fn unstarted(me: VoterId, mutations: Mutations) -> Self {
         let voters = vec![(A, Role::Node), (B, Role::Node), (ARBITER, Role::Arbiter)];
-        let role = if me == ARBITER {
-            Role::Arbiter
-        } else {
-            Role::Node
-        };
+        let role = if me == ARBITER { Role::Arbiter } else { Role::Node };
         let settings = Settings {
             me,
             role,
@@ -78,12 +74,7 @@ impl Bench {
     pub(super) fn of(settings: Settings) -> Self {
         let me = settings.me;
         let now = 5_000 * MILLISECOND;
-        let others: BTreeSet<_> = settings
-            .voters
-            .iter()
-            .map(|(v, _)| *v)
-            .filter(|v| *v != me)
-            .collect();
+        let others: BTreeSet<_> = settings.voters.iter().map(|(v, _)| *v).filter(|v| *v != me).collect();
         let peer = PeerView {
             floor: Index::MAX,
             incarnation: 1,
@@ -98,23 +89,11 @@ impl Bench {
             peers: others.iter().map(|v| (*v, peer)).collect(),
             lease_end: Nanos::MAX,
             front_up: true,
-            raft: RaftView {
-                leader: Some(B),
-                term: 1,
-                log_index: 5,
-            },
+            raft: RaftView { leader: Some(B), term: 1, log_index: 5 },
             ..View::default()
         };
         let core = Core::new(settings, now);
-        Self {
-            core,
-            now,
-            view,
-            beating: others,
-            wedged: BTreeSet::new(),
-            me,
-            sequence: 0,
-        }
+        Self { core, now, view, beating: others, wedged: BTreeSet::new(), me, sequence: 0 }
     }
 
     fn others(&self) -> Vec<VoterId> {
@@ -157,8 +136,7 @@ impl Bench {
             ..Report::default()
         };
         change(&mut report);
-        self.core
-            .on_message(self.now, from, Message::Report(report));
+        self.core.on_message(self.now, from, Message::Report(report));
     }
 
     /// One step, with nothing carried out.
@@ -212,38 +190,18 @@ impl Bench {
 /// The entries that form the bench's cluster.
 pub(super) fn formation() -> [Entry; 5] {
     let voters = vec![(A, Role::Node), (B, Role::Node), (ARBITER, Role::Arbiter)];
-    let barrier = |voter| Entry::Barrier {
-        voter,
-        incarnation: 1,
-    };
+    let barrier = |voter| Entry::Barrier { voter, incarnation: 1 };
     [
-        Entry::Configure {
-            voters,
-            groups: vec![web()],
-            lease_ns: Timing::QUICK.lease_ns,
-        },
+        Entry::Configure { voters, groups: vec![web()], lease_ns: Timing::QUICK.lease_ns },
         barrier(A),
         barrier(B),
         barrier(ARBITER),
-        Entry::Assign {
-            group: web(),
-            epoch: 0,
-            to: A,
-            cause: Cause::Initial,
-        },
+        Entry::Assign { group: web(), epoch: 0, to: A, cause: Cause::Initial },
     ]
 }
 
 fn without_reports(commands: Vec<Command>) -> Vec<Command> {
-    let is_report = |c: &Command| {
-        matches!(
-            c,
-            Command::Send {
-                message: Message::Report(_),
-                ..
-            }
-        )
-    };
+    let is_report = |c: &Command| matches!(c, Command::Send { message: Message::Report(_), .. });
     commands.into_iter().filter(|c| !is_report(c)).collect()
 }
 

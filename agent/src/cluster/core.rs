@@ -139,10 +139,7 @@ impl Core {
         let Some(entry) = entry else {
             return self.state.skip(index);
         };
-        match self
-            .state
-            .apply_with(index, entry, &self.settings.mutations)
-        {
+        match self.state.apply_with(index, entry, &self.settings.mutations) {
             Ok(effects) => {
                 self.proposals.settled(entry);
                 self.steward.applied(now, entry);
@@ -162,20 +159,8 @@ impl Core {
                 self.detector.concluded(now, node);
                 self.say(Command::Record(Fact::Concluded(node)));
             }
-            Effect::Owner {
-                group,
-                epoch,
-                from,
-                to,
-                cause,
-            } => {
-                self.say(Command::Record(Fact::OwnerChanged {
-                    group,
-                    epoch,
-                    from,
-                    to,
-                    cause,
-                }));
+            Effect::Owner { group, epoch, from, to, cause } => {
+                self.say(Command::Record(Fact::OwnerChanged { group, epoch, from, to, cause }));
             }
             Effect::Formed
             | Effect::Created(_)
@@ -202,28 +187,9 @@ impl Core {
         match message {
             Message::Report(report) => reporting::keep(&mut self.reports, from, report),
             Message::AskPromise { node, last } => self.promises.ask(from, node, last),
-            Message::Promise {
-                node,
-                last,
-                incarnation,
-            } => {
-                let Self {
-                    settings,
-                    state,
-                    view,
-                    reports,
-                    detector,
-                    rounds,
-                    ..
-                } = self;
-                let sight = Sight {
-                    now,
-                    settings,
-                    state,
-                    view,
-                    reports,
-                    detector,
-                };
+            Message::Promise { node, last, incarnation } => {
+                let Self { settings, state, view, reports, detector, rounds, .. } = self;
+                let sight = Sight { now, settings, state, view, reports, detector };
                 if let Some(fact) = rounds.promise(&sight, from, node, last, incarnation) {
                     self.say(Command::Record(fact));
                 }
@@ -232,11 +198,7 @@ impl Core {
             Message::Order(order) => {
                 // Never passed on once more: two voters that each think the other leads would play ball.
                 let leads = self.sight(now).leads();
-                let accepted = if leads {
-                    self.on_order(now, order)
-                } else {
-                    Err(OrderRefused::NoLeader)
-                };
+                let accepted = if leads { self.on_order(now, order) } else { Err(OrderRefused::NoLeader) };
                 if let Err(refused) = accepted {
                     self.say(Command::Record(Fact::OrderRefused(refused.to_string())));
                 }
@@ -252,10 +214,7 @@ impl Core {
         if leader == self.settings.me {
             return self.steward.order(now, order);
         }
-        self.say(Command::Send {
-            to: leader,
-            message: Message::Order(order),
-        });
+        self.say(Command::Send { to: leader, message: Message::Order(order) });
         Ok(())
     }
 
@@ -299,8 +258,7 @@ impl Core {
         if !sight.started() {
             return true;
         }
-        let leads =
-            sight.leads() && sight.heard_voters() > 1 && self.now < since + LEAVING_PATIENCE;
+        let leads = sight.leads() && sight.heard_voters() > 1 && self.now < since + LEAVING_PATIENCE;
         !self.state.owns_any(self.settings.me) && self.transitions.idle() && !leads
     }
 
@@ -321,8 +279,7 @@ impl Core {
         self.now = now;
         self.view.clone_from(view);
         let hold_ns = self.sight(now).hold_ns();
-        self.detector
-            .observe(now, view, &self.state, &self.reports, hold_ns);
+        self.detector.observe(now, view, &self.state, &self.reports, hold_ns);
         let mut commands = std::mem::take(&mut self.outbox);
         if let Some(why) = self.sight(now).contradiction() {
             self.wake = None;
@@ -339,24 +296,9 @@ impl Core {
         }
         let leaving = self.leaving_since.is_some();
 
-        let Self {
-            settings,
-            state,
-            view,
-            reports,
-            detector,
-            proposals,
-            ..
-        } = self;
+        let Self { settings, state, view, reports, detector, proposals, .. } = self;
         let mut out = Out::new(now, commands, proposals, view.raft.leader.is_some());
-        let sight = Sight {
-            now,
-            settings,
-            state,
-            view,
-            reports,
-            detector,
-        };
+        let sight = Sight { now, settings, state, view, reports, detector };
         self.transitions.step(&sight, leaving, &mut out);
         let own_promises = self.promises.step(&sight, &mut out);
         for peer in sight.others().filter(|v| !sight.silent(*v)) {
@@ -367,27 +309,14 @@ impl Core {
         let report = self.reporter.step(&sight, report, &mut out);
         reports.insert(settings.me, report);
 
-        let sight = Sight {
-            now,
-            settings,
-            state,
-            view,
-            reports,
-            detector,
-        };
+        let sight = Sight { now, settings, state, view, reports, detector };
         if let Some(me) = state.voters.get(&settings.me)
             && me.incarnation < settings.incarnation
         {
-            out.propose(Entry::Barrier {
-                voter: settings.me,
-                incarnation: settings.incarnation,
-            });
+            out.propose(Entry::Barrier { voter: settings.me, incarnation: settings.incarnation });
         }
         for (node, last) in own_promises {
-            if let Some(fact) =
-                self.rounds
-                    .promise(&sight, settings.me, node, last, settings.incarnation)
-            {
+            if let Some(fact) = self.rounds.promise(&sight, settings.me, node, last, settings.incarnation) {
                 out.record(fact);
             }
         }
@@ -412,22 +341,8 @@ impl Core {
     }
 
     fn sight(&self, now: Nanos) -> Sight<'_> {
-        let Self {
-            settings,
-            state,
-            view,
-            reports,
-            detector,
-            ..
-        } = self;
-        Sight {
-            now,
-            settings,
-            state,
-            view,
-            reports,
-            detector,
-        }
+        let Self { settings, state, view, reports, detector, .. } = self;
+        Sight { now, settings, state, view, reports, detector }
     }
 
     fn say(&mut self, command: Command) {

@@ -41,11 +41,7 @@ pub(super) struct Track {
 
 impl Detector {
     pub(super) fn new(start: Nanos) -> Self {
-        Self {
-            start,
-            barrier_at: None,
-            tracks: BTreeMap::new(),
-        }
+        Self { start, barrier_at: None, tracks: BTreeMap::new() }
     }
 
     pub(super) fn track(&self, peer: VoterId) -> Track {
@@ -54,12 +50,7 @@ impl Detector {
 
     pub(super) fn concluded(&mut self, now: Nanos, peer: VoterId) {
         let track = self.tracks.entry(peer).or_default();
-        *track = Track {
-            concluded_at: now,
-            able_since: None,
-            no_lease_since: None,
-            ..*track
-        };
+        *track = Track { concluded_at: now, able_since: None, no_lease_since: None, ..*track };
     }
 
     /// The instants from which the hold for `peer` counts.
@@ -88,15 +79,13 @@ impl Detector {
             };
             let heard = heard(now, peer, hold_ns);
             let known = heard && peer.incarnation == on_record.incarnation;
-            let able = known
-                && peer.gate_index >= on_record.concluded
-                && !promised_about(id, on_record.concluded, reports);
+            let able =
+                known && peer.gate_index >= on_record.concluded && !promised_about(id, on_record.concluded, reports);
             let track = self.tracks.entry(id).or_default();
             track.seen |= peer.last_seen > self.start;
             track.held_lease |= heard && peer.holds_lease;
             track.able_since = able.then(|| track.able_since.unwrap_or(now));
-            track.no_lease_since =
-                (able && !peer.holds_lease).then(|| track.no_lease_since.unwrap_or(now));
+            track.no_lease_since = (able && !peer.holds_lease).then(|| track.no_lease_since.unwrap_or(now));
             let unknown = heard && peer.incarnation > on_record.incarnation;
             track.unknown_since = unknown.then(|| track.unknown_since.unwrap_or(now));
         }
@@ -109,12 +98,6 @@ pub(super) fn heard(now: Nanos, peer: &PeerView, hold_ns: Nanos) -> bool {
 }
 
 /// Whether a voter says that it promises about `node` in the present round. Older reports speak of a round that is over.
-pub(super) fn promised_about(
-    node: VoterId,
-    concluded: Index,
-    reports: &BTreeMap<VoterId, Report>,
-) -> bool {
-    reports
-        .values()
-        .any(|r| r.promising & node.bit() != 0 && r.applied >= concluded)
+pub(super) fn promised_about(node: VoterId, concluded: Index, reports: &BTreeMap<VoterId, Report>) -> bool {
+    reports.values().any(|r| r.promising & node.bit() != 0 && r.applied >= concluded)
 }

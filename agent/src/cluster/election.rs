@@ -115,17 +115,13 @@ impl Election {
             return false;
         }
         // A leader of a later term, of which raft here will hear in a moment.
-        let later = |v: &VoterId| {
-            sight
-                .peer(*v)
-                .is_some_and(|p| p.term > sight.view.raft.term)
-        };
+        let later = |v: &VoterId| sight.peer(*v).is_some_and(|p| p.term > sight.view.raft.term);
         if sight.others().filter(later).any(|v| claims(sight, v)) {
             return false;
         }
-        let denied = sight.peer(leader).is_some_and(|p| {
-            sight.heard(leader) && p.leader != Some(leader) && p.term >= sight.view.raft.term
-        });
+        let denied = sight
+            .peer(leader)
+            .is_some_and(|p| sight.heard(leader) && p.leader != Some(leader) && p.term >= sight.view.raft.term);
         self.denied_since = denied.then(|| self.denied_since.unwrap_or(sight.now));
         if let Some(since) = self.denied_since {
             let at = since + DENIAL_INTERVALS * sight.interval_ns();
@@ -147,10 +143,7 @@ fn lost(sight: &Sight<'_>, leader: VoterId, out: &mut Out<'_>) -> bool {
     let unheard_at = sight.unheard_at(leader);
     if due(unheard_at, out) {
         // Where only this machine's link to the leader is broken, standing would only disturb the others.
-        return 1 + sight
-            .others()
-            .filter(|v| *v != leader && misses(sight, *v, leader))
-            .count()
+        return 1 + sight.others().filter(|v| *v != leader && misses(sight, *v, leader)).count()
             >= super::timing::majority(sight.settings.voters.len());
     }
     let wedged = sight.wedged_at(leader).is_some_and(|at| due(at, out));
@@ -161,49 +154,29 @@ fn lost(sight: &Sight<'_>, leader: VoterId, out: &mut Out<'_>) -> bool {
 /// Whether `voter` says that `leader` is silent, or knows no leader or another one.
 fn misses(sight: &Sight<'_>, voter: VoterId, leader: VoterId) -> bool {
     sight.heard(voter)
-        && (sight
-            .reports
-            .get(&voter)
-            .is_some_and(|r| r.silent & leader.bit() != 0)
+        && (sight.reports.get(&voter).is_some_and(|r| r.silent & leader.bit() != 0)
             || sight.peer(voter).is_some_and(|p| p.leader != Some(leader)))
 }
 
 /// Whether `voter`'s beats say that it leads, in a term that is not over.
 fn claims(sight: &Sight<'_>, voter: VoterId) -> bool {
-    let claims = sight
-        .peer(voter)
-        .is_some_and(|p| p.leader == Some(voter) && p.term >= sight.view.raft.term);
+    let claims = sight.peer(voter).is_some_and(|p| p.leader == Some(voter) && p.term >= sight.view.raft.term);
     claims && sight.heard(voter) && !sight.wedged(voter)
 }
 
 /// This machine's place among the candidates, 0 first.
 fn rank(sight: &Sight<'_>, leaving: bool) -> u64 {
     let key = |v: VoterId, log_index: Index, class: Class| (Reverse(log_index), class, v);
-    let own_class = if leaving {
-        Class::Leaving
-    } else {
-        class(sight, sight.me())
-    };
+    let own_class = if leaving { Class::Leaving } else { class(sight, sight.me()) };
     let own = key(sight.me(), sight.view.raft.log_index, own_class);
-    let rivals = sight
-        .others()
-        .filter(|v| sight.heard(*v) && !sight.wedged(*v) && Some(*v) != sight.view.raft.leader);
-    let better = rivals.filter(|v| {
-        sight
-            .peer(*v)
-            .is_some_and(|p| key(*v, p.log_index, class(sight, *v)) < own)
-    });
+    let rivals = sight.others().filter(|v| sight.heard(*v) && !sight.wedged(*v) && Some(*v) != sight.view.raft.leader);
+    let better = rivals.filter(|v| sight.peer(*v).is_some_and(|p| key(*v, p.log_index, class(sight, *v)) < own));
     better.count().try_into().unwrap_or(u64::MAX)
 }
 
 /// How good a leader `voter` would make.
 pub(super) fn class(sight: &Sight<'_>, voter: VoterId) -> Class {
-    let role = sight
-        .settings
-        .voters
-        .iter()
-        .find(|(v, _)| *v == voter)
-        .map(|(_, role)| *role);
+    let role = sight.settings.voters.iter().find(|(v, _)| *v == voter).map(|(_, role)| *role);
     if sight.state.owns_any(voter) {
         Class::Owner
     } else if role != Some(Role::Node) {

@@ -53,12 +53,7 @@ impl Handover {
     /// The leader of `term` asks this machine to take over.
     pub(super) fn take(&mut self, from: VoterId, term: u64) {
         if self.taking.is_none_or(|t| t.term < term) {
-            self.taking = Some(Taking {
-                from,
-                term,
-                tries: 0,
-                next: 0,
-            });
+            self.taking = Some(Taking { from, term, tries: 0, next: 0 });
         }
     }
 
@@ -81,26 +76,17 @@ impl Handover {
             return;
         }
         self.aside = None;
-        let best = if busy || sight.now < self.paused_until {
-            None
-        } else {
-            better(sight, leaving)
-        };
+        let best = if busy || sight.now < self.paused_until { None } else { better(sight, leaving) };
         out.wake_at(self.paused_until);
         let Some(best) = best else {
             self.better = None;
             return;
         };
-        let since = self
-            .better
-            .filter(|(v, _)| *v == best)
-            .map_or(sight.now, |(_, since)| since);
+        let since = self.better.filter(|(v, _)| *v == best).map_or(sight.now, |(_, since)| since);
         self.better = Some((best, since));
         let waits = if leaving {
             0
-        } else if class(sight, sight.me()) == Class::Owner
-            || reach(sight, best) > reach(sight, sight.me())
-        {
+        } else if class(sight, sight.me()) == Class::Owner || reach(sight, best) > reach(sight, sight.me()) {
             OWNER_WAITS
         } else {
             OTHER_WAITS
@@ -108,16 +94,10 @@ impl Handover {
         out.wake_at(since + waits);
         if sight.now >= since + waits {
             self.better = None;
-            self.aside = Some(Aside {
-                term: raft.term,
-                resume_at: sight.now + RESUME_AFTER,
-            });
+            self.aside = Some(Aside { term: raft.term, resume_at: sight.now + RESUME_AFTER });
             out.wake_at(sight.now + RESUME_AFTER);
             out.push(Command::StepAside { to: best });
-            out.push(Command::Send {
-                to: best,
-                message: Message::TakeLeadership { term: raft.term },
-            });
+            out.push(Command::Send { to: best, message: Message::TakeLeadership { term: raft.term } });
             out.record(Fact::SteppedAside(best));
         }
     }
@@ -128,9 +108,7 @@ impl Handover {
         };
         let raft = sight.view.raft;
         // The term grows with this machine's own candidacy too: it is over only when somebody leads in a later one.
-        let over = raft
-            .leader
-            .is_some_and(|l| l != taking.from || raft.term > taking.term);
+        let over = raft.leader.is_some_and(|l| l != taking.from || raft.term > taking.term);
         if over || taking.tries >= TRIES {
             self.taking = None;
             return;
@@ -148,40 +126,19 @@ impl Handover {
 
 /// How many voters `voter` hears, by its newest report.
 fn reach(sight: &Sight<'_>, voter: VoterId) -> usize {
-    let silent = if voter == sight.me() {
-        Some(sight.silent_mask())
-    } else {
-        sight.report(voter).map(|r| r.silent)
-    };
-    silent.map_or(0, |mask| {
-        sight
-            .state
-            .voters
-            .keys()
-            .filter(|v| mask & v.bit() == 0)
-            .count()
-    })
+    let silent = if voter == sight.me() { Some(sight.silent_mask()) } else { sight.report(voter).map(|r| r.silent) };
+    silent.map_or(0, |mask| sight.state.voters.keys().filter(|v| mask & v.bit() == 0).count())
 }
 
 /// Somebody who would make a better leader, is well, and has the whole log.
 fn better(sight: &Sight<'_>, leaving: bool) -> Option<VoterId> {
     let key = |v: VoterId| (std::cmp::Reverse(reach(sight, v)), class(sight, v));
-    let own = (
-        std::cmp::Reverse(reach(sight, sight.me())),
-        class(sight, sight.me()),
-    );
+    let own = (std::cmp::Reverse(reach(sight, sight.me())), class(sight, sight.me()));
     let able = |v: &VoterId| {
-        let current = sight
-            .report(*v)
-            .is_some_and(|r| r.ready && r.same_configuration);
-        let caught_up = sight
-            .peer(*v)
-            .is_some_and(|p| p.log_index >= sight.view.raft.log_index);
+        let current = sight.report(*v).is_some_and(|r| r.ready && r.same_configuration);
+        let caught_up = sight.peer(*v).is_some_and(|p| p.log_index >= sight.view.raft.log_index);
         current && caught_up && sight.heard(*v) && !sight.wedged(*v)
     };
-    let candidates = sight
-        .others()
-        .filter(able)
-        .filter(|v| leaving || key(*v) < own);
+    let candidates = sight.others().filter(able).filter(|v| leaving || key(*v) < own);
     candidates.min_by_key(|v| (key(*v), *v))
 }

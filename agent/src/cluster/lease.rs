@@ -24,10 +24,7 @@ impl Hold {
             return self.last_acknowledged;
         }
         let restarted = self.started.max(self.barrier);
-        self.last_acknowledged
-            .max(self.punctual_since)
-            .max(self.concluded)
-            .max(restarted)
+        self.last_acknowledged.max(self.punctual_since).max(self.concluded).max(restarted)
     }
 
     /// The first instant at which the hold is over.
@@ -38,11 +35,7 @@ impl Hold {
 
 /// The hold for the longest lease that may have been granted: the configured one, or the one in the log.
 pub fn hold_ns(timing: &Timing, lease_in_log_ns: Nanos) -> Nanos {
-    Timing {
-        lease_ns: timing.lease_ns.max(lease_in_log_ns),
-        ..*timing
-    }
-    .hold_ns()
+    Timing { lease_ns: timing.lease_ns.max(lease_in_log_ns), ..*timing }.hold_ns()
 }
 
 #[cfg(test)]
@@ -56,20 +49,11 @@ mod tests {
         let zero = Hold::default();
         assert_eq!(zero.base(&m), 0);
         for hold in [
-            Hold {
-                last_acknowledged: 7,
-                ..zero
-            },
-            Hold {
-                punctual_since: 7,
-                ..zero
-            },
+            Hold { last_acknowledged: 7, ..zero },
+            Hold { punctual_since: 7, ..zero },
             Hold { started: 7, ..zero },
             Hold { barrier: 7, ..zero },
-            Hold {
-                concluded: 7,
-                ..zero
-            },
+            Hold { concluded: 7, ..zero },
         ] {
             assert_eq!(hold.base(&m), 7);
             assert_eq!(hold.end(10, &m), 17);
@@ -90,9 +74,6 @@ mod tests {
     fn the_longer_lease_counts() {
         let t = Timing::QUICK;
         assert_eq!(hold_ns(&t, 0), t.hold_ns());
-        assert_eq!(
-            hold_ns(&t, Timing::DEFAULT.lease_ns),
-            Timing::DEFAULT.hold_ns()
-        );
+        assert_eq!(hold_ns(&t, Timing::DEFAULT.lease_ns), Timing::DEFAULT.hold_ns());
     }
 }

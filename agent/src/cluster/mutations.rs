@@ -77,10 +77,7 @@ mod tests {
 
     #[test]
     fn every_name_sets_its_own_switch() {
-        let all: Vec<_> = Mutations::NAMES
-            .iter()
-            .map(|n| Mutations::for_simulation(n).unwrap())
-            .collect();
+        let all: Vec<_> = Mutations::NAMES.iter().map(|n| Mutations::for_simulation(n).unwrap()).collect();
         for (i, a) in all.iter().enumerate() {
             assert_ne!(*a, Mutations::default());
             assert!(all[..i].iter().all(|b| a != b));

@@ -39,9 +39,7 @@ impl Notices {
         let is_node = |v: &VoterId| sight.settings.voters.contains(&(*v, Role::Node));
         if regained || back.iter().any(is_node) {
             for group in running.running() {
-                out.push(Command::Announce {
-                    group: group.clone(),
-                });
+                out.push(Command::Announce { group: group.clone() });
             }
         }
     }

@@ -40,10 +40,9 @@ impl Subject {
         match entry {
             Entry::Configure { .. } => Self::Configure,
             Entry::Barrier { voter, .. } => Self::Barrier(*voter),
-            Entry::Conclude { node, verdict, .. } => Self::Conclude {
-                node: *node,
-                lost: matches!(verdict, Verdict::Lost { .. }),
-            },
+            Entry::Conclude { node, verdict, .. } => {
+                Self::Conclude { node: *node, lost: matches!(verdict, Verdict::Lost { .. }) }
+            }
             Entry::Standby { node, .. } => Self::Standby(*node),
             Entry::Release { group: id, .. } => group(id, Step::Release),
             Entry::Assign { group: id, .. } => group(id, Step::Assign),
@@ -87,8 +86,7 @@ impl Proposals {
     /// An entry was refused. The next one, from what is known by now, goes after a pause: should it be refused as well, the
     /// log does not fill with refusals.
     pub(super) fn refused(&mut self, now: Nanos, entry: &Entry) {
-        self.in_flight
-            .insert(Subject::of(entry), now + self.pace_ns);
+        self.in_flight.insert(Subject::of(entry), now + self.pace_ns);
     }
 
     /// There is another leader: everything may be proposed again.
@@ -112,20 +110,9 @@ pub(super) struct Out<'a> {
 }
 
 impl<'a> Out<'a> {
-    pub(super) fn new(
-        now: Nanos,
-        commands: Vec<Command>,
-        proposals: &'a mut Proposals,
-        has_leader: bool,
-    ) -> Self {
+    pub(super) fn new(now: Nanos, commands: Vec<Command>, proposals: &'a mut Proposals, has_leader: bool) -> Self {
         proposals.expire(now);
-        Self {
-            now,
-            commands,
-            wake: None,
-            proposals,
-            has_leader,
-        }
+        Self { now, commands, wake: None, proposals, has_leader }
     }
 
     pub(super) fn push(&mut self, command: Command) {

@@ -98,16 +98,10 @@ pub struct Candidate {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.owner {
-            Some(owner) => write!(
-                f,
-                "group {} is on node {owner} (epoch {}, {:?})",
-                self.group, self.epoch, self.cause
-            )?,
-            None => write!(
-                f,
-                "group {} has no owner (epoch {}, {:?})",
-                self.group, self.epoch, self.cause
-            )?,
+            Some(owner) => {
+                write!(f, "group {} is on node {owner} (epoch {}, {:?})", self.group, self.epoch, self.cause)?
+            }
+            None => write!(f, "group {} has no owner (epoch {}, {:?})", self.group, self.epoch, self.cause)?,
         }
         if let Some(m) = self.movement {
             write!(f, "; it moves from node {} to node {}", m.from, m.to)?;
@@ -115,38 +109,23 @@ impl fmt::Display for Explanation {
         for c in &self.candidates {
             write!(f, "\n  voter {}, score {}: ", c.node, c.score)?;
             if c.against.is_empty() {
-                f.write_str(if self.owner == Some(c.node) {
-                    "fit, and the owner"
-                } else {
-                    "fit"
-                })?;
+                f.write_str(if self.owner == Some(c.node) { "fit, and the owner" } else { "fit" })?;
             }
             for (i, reason) in c.against.iter().enumerate() {
                 write!(f, "{}{reason}", if i == 0 { "" } else { ", " })?;
             }
         }
-        let best = self
-            .candidates
-            .iter()
-            .filter(|c| c.against.is_empty())
-            .max_by_key(|c| c.score);
+        let best = self.candidates.iter().filter(|c| c.against.is_empty()).max_by_key(|c| c.score);
         if let (Some(owner), Some(best)) = (self.owner, best)
             && best.node != owner
-            && self
-                .candidates
-                .iter()
-                .any(|c| c.node == owner && c.score < best.score)
+            && self.candidates.iter().any(|c| c.node == owner && c.score < best.score)
         {
             let why = if self.failback {
                 "its lead is within the stickiness, or it has not been fit for long"
             } else {
                 "failback is off"
             };
-            write!(
-                f,
-                "\n  it stays on node {owner} although node {} scores higher: {why}",
-                best.node
-            )?;
+            write!(f, "\n  it stays on node {owner} although node {} scores higher: {why}", best.node)?;
         }
         Ok(())
     }
@@ -170,9 +149,7 @@ pub(super) fn against(sight: &Sight<'_>, group: &GroupSettings, node: VoterId) -
     note(!heard, Unfit::Silent);
     if heard {
         note(sight.wedged(node), Unfit::Wedged);
-        let restarting = sight
-            .peer(node)
-            .is_some_and(|p| node != sight.me() && p.incarnation != voter.incarnation);
+        let restarting = sight.peer(node).is_some_and(|p| node != sight.me() && p.incarnation != voter.incarnation);
         note(restarting, Unfit::Restarting);
         note(!sight.holds_lease(node), Unfit::NoLease);
     }
@@ -201,23 +178,13 @@ pub(super) fn choose(
     load: &BTreeMap<VoterId, usize>,
 ) -> Option<VoterId> {
     let group = sight.settings.group(group)?;
-    let nodes = sight
-        .state
-        .voters
-        .keys()
-        .copied()
-        .filter(|n| Some(*n) != except && fit(sight, group, *n));
+    let nodes = sight.state.voters.keys().copied().filter(|n| Some(*n) != except && fit(sight, group, *n));
     nodes.min_by_key(|n| (-group.score(*n), load.get(n).copied().unwrap_or(0), *n))
 }
 
 /// How many groups each voter owns.
 pub(super) fn load(sight: &Sight<'_>) -> BTreeMap<VoterId, usize> {
-    sight
-        .state
-        .voters
-        .keys()
-        .map(|v| (*v, sight.state.owned(*v)))
-        .collect()
+    sight.state.voters.keys().map(|v| (*v, sight.state.owned(*v))).collect()
 }
 
 /// Whether a node that is not fit (yet) would be preferred to `chosen`, by its score or because it would spread the groups:
@@ -228,11 +195,7 @@ pub(super) fn awaits_better(
     chosen: VoterId,
     load: &BTreeMap<VoterId, usize>,
 ) -> bool {
-    let nodes = sight
-        .state
-        .voters
-        .iter()
-        .filter(|(n, v)| v.role == Role::Node && !v.standby && group.allows(**n));
+    let nodes = sight.state.voters.iter().filter(|(n, v)| v.role == Role::Node && !v.standby && group.allows(**n));
     let cost = |n: VoterId| (-group.score(n), load.get(&n).copied().unwrap_or(0));
     let mut better = nodes.map(|(n, _)| *n).filter(|n| cost(*n) < cost(chosen));
     better.any(|n| !fit(sight, group, n))
@@ -241,16 +204,10 @@ pub(super) fn awaits_better(
 /// Explains a group's place as this machine sees it; `None` for an unknown group.
 pub(super) fn explain(sight: &Sight<'_>, id: &GroupId) -> Option<Explanation> {
     let state = sight.state.groups.get(id)?;
-    let unconfigured = GroupSettings {
-        nodes: vec![VoterId(0)],
-        ..GroupSettings::anywhere(&id.0)
-    };
+    let unconfigured = GroupSettings { nodes: vec![VoterId(0)], ..GroupSettings::anywhere(&id.0) };
     let group = sight.settings.group(id).unwrap_or(&unconfigured);
-    let candidate = |node: &VoterId| Candidate {
-        node: *node,
-        score: group.score(*node),
-        against: against(sight, group, *node),
-    };
+    let candidate =
+        |node: &VoterId| Candidate { node: *node, score: group.score(*node), against: against(sight, group, *node) };
     Some(Explanation {
         group: id.clone(),
         epoch: state.epoch,

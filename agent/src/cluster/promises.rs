@@ -43,15 +43,9 @@ struct Given {
 impl Promises {
     /// A leader asks. Kept until the state here matches `last`; it asks again, so nothing is lost by forgetting.
     pub(super) fn ask(&mut self, by: VoterId, node: VoterId, last: Index) {
-        let asked = self.asked.entry(node).or_insert_with(|| Asked {
-            last,
-            by: BTreeSet::new(),
-        });
+        let asked = self.asked.entry(node).or_insert_with(|| Asked { last, by: BTreeSet::new() });
         if last > asked.last {
-            *asked = Asked {
-                last,
-                by: BTreeSet::new(),
-            };
+            *asked = Asked { last, by: BTreeSet::new() };
         }
         if last == asked.last {
             asked.by.insert(by);
@@ -94,11 +88,7 @@ impl Promises {
                 if to == sight.me() {
                     own.push((node, given.last));
                 } else {
-                    let message = Message::Promise {
-                        node,
-                        last: given.last,
-                        incarnation: sight.incarnation(),
-                    };
+                    let message = Message::Promise { node, last: given.last, incarnation: sight.incarnation() };
                     out.push(Command::Send { to, message });
                 }
             }
@@ -109,20 +99,14 @@ impl Promises {
     /// Ends promises that a conclusion has overtaken, and turns the requests that match the state into promises.
     fn take_up(&mut self, sight: &Sight<'_>) {
         let concluded = |node: &VoterId| sight.state.concluded(*node);
-        self.given
-            .retain(|node, given| concluded(node) == Some(given.last));
+        self.given.retain(|node, given| concluded(node) == Some(given.last));
         if !sight.started() {
             // An earlier incarnation may have acknowledged after what this one knows: it promises nothing (rule 5).
             self.asked.clear();
             return;
         }
         let matching = |node: &VoterId, asked: &Asked| concluded(node) == Some(asked.last);
-        let due: Vec<VoterId> = self
-            .asked
-            .iter()
-            .filter(|(n, a)| matching(n, a))
-            .map(|(n, _)| *n)
-            .collect();
+        let due: Vec<VoterId> = self.asked.iter().filter(|(n, a)| matching(n, a)).map(|(n, _)| *n).collect();
         for node in due {
             let Some(asked) = self.asked.remove(&node) else {
                 continue;
@@ -131,15 +115,10 @@ impl Promises {
                 continue;
             }
             let end_when_asked = hold_end(sight, node);
-            let fresh = Given {
-                last: asked.last,
-                by: BTreeSet::new(),
-                end_when_asked,
-            };
+            let fresh = Given { last: asked.last, by: BTreeSet::new(), end_when_asked };
             self.given.entry(node).or_insert(fresh).by.extend(asked.by);
         }
-        self.asked
-            .retain(|node, asked| concluded(node).is_some_and(|c| asked.last > c));
+        self.asked.retain(|node, asked| concluded(node).is_some_and(|c| asked.last > c));
     }
 
     /// The floor that shall be in force for `node`.
@@ -149,20 +128,12 @@ impl Promises {
             return Index::MAX;
         };
         if !sight.started() {
-            return if m.floor_zero_after_restart {
-                0
-            } else {
-                Index::MAX
-            };
+            return if m.floor_zero_after_restart { 0 } else { Index::MAX };
         }
         if self.gives(node) && !m.skip_floor_raise {
             return Index::MAX;
         }
-        if m.skip_conclusion_floor {
-            0
-        } else {
-            concluded
-        }
+        if m.skip_conclusion_floor { 0 } else { concluded }
     }
 }
 
@@ -172,11 +143,7 @@ impl Given {
         if floor != Index::MAX && !m.skip_floor_raise {
             return false;
         }
-        let end = if m.skip_reread {
-            self.end_when_asked
-        } else {
-            hold_end(sight, node)
-        };
+        let end = if m.skip_reread { self.end_when_asked } else { hold_end(sight, node) };
         out.wake_at(end);
         sight.now >= end || m.skip_hold
     }
@@ -187,22 +154,10 @@ fn hold_end(sight: &Sight<'_>, node: VoterId) -> Nanos {
     let Some(peer) = sight.peer(node) else {
         return Nanos::MAX;
     };
-    sight
-        .detector
-        .hold(node, peer, sight.view)
-        .end(sight.hold_ns(), &sight.settings.mutations)
+    sight.detector.hold(node, peer, sight.view).end(sight.hold_ns(), &sight.settings.mutations)
 }
 
 /// Whether a promise from `voter` in `incarnation` may count: it speaks of the incarnation that the log knows.
-pub(super) fn counts(
-    state: &State,
-    node: VoterId,
-    voter: VoterId,
-    incarnation: u64,
-    any_incarnation: bool,
-) -> bool {
-    voter != node
-        && state
-            .incarnation(voter)
-            .is_some_and(|i| any_incarnation || (i == incarnation && i != 0))
+pub(super) fn counts(state: &State, node: VoterId, voter: VoterId, incarnation: u64, any_incarnation: bool) -> bool {
+    voter != node && state.incarnation(voter).is_some_and(|i| any_incarnation || (i == incarnation && i != 0))
 }

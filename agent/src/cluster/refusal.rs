@@ -16,9 +16,7 @@ pub enum Refusal {
     )]
     VotersDiffer,
     /// The cluster was formed with another lease.
-    #[error(
-        "the cluster was formed with another lease; give every machine the profile it was formed with"
-    )]
+    #[error("the cluster was formed with another lease; give every machine the profile it was formed with")]
     LeaseDiffers,
     /// No such voter.
     #[error("voter {0} is not in the cluster; look at the configured voters")]
@@ -36,9 +34,7 @@ pub enum Refusal {
     #[error("another conclusion about node {0} came first; the leader looks again")]
     OtherRound(VoterId),
     /// A promise that is the node's own or is named twice.
-    #[error(
-        "voter {0} cannot promise here: it is the node itself or is named twice; the leader asks again"
-    )]
+    #[error("voter {0} cannot promise here: it is the node itself or is named twice; the leader asks again")]
     PromiseNotCounted(VoterId),
     /// Too few promises.
     #[error("{promised} promises about node {node} of {needed} needed; the leader asks again")]
@@ -60,9 +56,7 @@ pub enum Refusal {
     #[error("group {0} has another owner by now; whoever proposed this looks again")]
     OtherOwner(GroupId),
     /// The group's movement is not the one that the entry presumes.
-    #[error(
-        "group {0} has another planned move, or none, by now; whoever proposed this looks again"
-    )]
+    #[error("group {0} has another planned move, or none, by now; whoever proposed this looks again")]
     OtherMovement(GroupId),
     /// The target has not said that it can receive.
     #[error("the target of the planned move of group {0} is not ready; the owner waits for it")]

@@ -28,29 +28,15 @@ impl Reporter {
     /// Sends the own report if it says something new or is due. Returns what belongs into the table.
     pub(super) fn step(&mut self, sight: &Sight<'_>, report: Report, out: &mut Out<'_>) -> Report {
         let known = sight.reports.get(&sight.me());
-        let report = Report {
-            sequence: self.sequence,
-            ..report
-        };
+        let report = Report { sequence: self.sequence, ..report };
         // An entry that was applied is no news: the beats carry indices.
-        let news = known.is_none_or(|k| {
-            Report {
-                applied: report.applied,
-                ..k.clone()
-            } != report
-        });
+        let news = known.is_none_or(|k| Report { applied: report.applied, ..k.clone() } != report);
         let report = if news || sight.now >= self.due {
             self.sequence += 1;
             self.due = sight.now + AT_LEAST.min(EVERY_INTERVALS * sight.interval_ns());
-            let report = Report {
-                sequence: self.sequence,
-                ..report
-            };
+            let report = Report { sequence: self.sequence, ..report };
             for to in sight.others() {
-                out.push(Command::Send {
-                    to,
-                    message: Message::Report(report.clone()),
-                });
+                out.push(Command::Send { to, message: Message::Report(report.clone()) });
             }
             report
         } else {
@@ -62,12 +48,7 @@ impl Reporter {
 }
 
 /// What this machine has to say about itself and the others.
-pub(super) fn own(
-    sight: &Sight<'_>,
-    promises: &Promises,
-    transitions: &Transitions,
-    leaving: bool,
-) -> Report {
+pub(super) fn own(sight: &Sight<'_>, promises: &Promises, transitions: &Transitions, leaving: bool) -> Report {
     let is_node = sight.settings.role == Role::Node;
     Report {
         sequence: 0,
@@ -78,21 +59,14 @@ pub(super) fn own(
         ready: sight.started() && !leaving,
         front_up: !is_node || sight.view.front_up,
         same_configuration: !sight.view.configuration_differs,
-        unfit: if is_node {
-            transitions.unfit(sight)
-        } else {
-            Vec::new()
-        },
+        unfit: if is_node { transitions.unfit(sight) } else { Vec::new() },
     }
 }
 
 /// Keeps the newest report of each voter, whatever order they arrive in.
 pub(super) fn keep(reports: &mut BTreeMap<VoterId, Report>, from: VoterId, report: Report) {
     let age = |r: &Report| (r.incarnation, r.sequence);
-    if reports
-        .get(&from)
-        .is_none_or(|known| age(known) < age(&report))
-    {
+    if reports.get(&from).is_none_or(|known| age(known) < age(&report)) {
         reports.insert(from, report);
     }
 }
@@ -103,11 +77,7 @@ mod tests {
 
     #[test]
     fn an_older_report_does_not_replace_a_newer_one() {
-        let of = |incarnation, sequence| Report {
-            incarnation,
-            sequence,
-            ..Report::default()
-        };
+        let of = |incarnation, sequence| Report { incarnation, sequence, ..Report::default() };
         let mut reports = BTreeMap::new();
         let from = VoterId(2);
         for (report, kept) in [

@@ -59,9 +59,7 @@ impl Rounds {
         let m = &sight.settings.mutations;
         let round = self.open.get_mut(&node)?;
         let of_this_round = round.last == last || m.skip_promise_index_check;
-        if !of_this_round
-            || !promises::counts(sight.state, node, voter, incarnation, m.skip_barrier)
-        {
+        if !of_this_round || !promises::counts(sight.state, node, voter, incarnation, m.skip_barrier) {
             return None;
         }
         let fresh = round.promised.insert(voter, incarnation) != Some(incarnation);
@@ -75,13 +73,11 @@ impl Rounds {
             self.strays.clear();
             return;
         }
-        self.open
-            .retain(|node, round| sight.state.concluded(*node) == Some(round.last));
+        self.open.retain(|node, round| sight.state.concluded(*node) == Some(round.last));
         let any = sight.settings.mutations.skip_barrier;
         for (node, round) in &mut self.open {
             // A voter that has restarted since no longer knows of its promise.
-            let counts =
-                |v: &VoterId, i: &Incarnation| promises::counts(sight.state, *node, *v, *i, any);
+            let counts = |v: &VoterId, i: &Incarnation| promises::counts(sight.state, *node, *v, *i, any);
             round.promised.retain(|v, i| counts(v, i));
         }
         for &node in sight.state.voters.keys() {
@@ -89,13 +85,7 @@ impl Rounds {
                 && let Some(cause) = grounds(sight, node, out)
                 && let Some(last) = sight.state.concluded(node)
             {
-                let round = Round {
-                    last,
-                    cause,
-                    began: sight.now,
-                    ask_at: sight.now,
-                    promised: BTreeMap::new(),
-                };
+                let round = Round { last, cause, began: sight.now, ask_at: sight.now, promised: BTreeMap::new() };
                 self.open.insert(node, round);
                 out.record(Fact::RoundBegan(node, cause));
             }
@@ -125,13 +115,7 @@ impl Rounds {
 }
 
 impl Round {
-    fn pursue(
-        &mut self,
-        sight: &Sight<'_>,
-        node: VoterId,
-        promises: &mut Promises,
-        out: &mut Out<'_>,
-    ) {
+    fn pursue(&mut self, sight: &Sight<'_>, node: VoterId, promises: &mut Promises, out: &mut Out<'_>) {
         let owns = sight.state.owns_any(node);
         if owns && self.promised.len() >= sight.state.majority() {
             if out.propose(self.conclusion(sight, node)) {
@@ -150,17 +134,8 @@ impl Round {
             if !self.promised.contains_key(&sight.me()) {
                 promises.ask(sight.me(), node, self.last);
             }
-            for to in sight
-                .others()
-                .filter(|v| *v != node && !self.promised.contains_key(v))
-            {
-                out.push(Command::Send {
-                    to,
-                    message: Message::AskPromise {
-                        node,
-                        last: self.last,
-                    },
-                });
+            for to in sight.others().filter(|v| *v != node && !self.promised.contains_key(v)) {
+                out.push(Command::Send { to, message: Message::AskPromise { node, last: self.last } });
             }
         }
         out.wake_at(self.ask_at);
@@ -174,10 +149,7 @@ impl Round {
             let to = if group.owner == Some(node) {
                 // A target that is being prepared was asked for by name.
                 let prepared = group.movement.map(|m| m.to).filter(|to| {
-                    sight
-                        .settings
-                        .group(id)
-                        .is_some_and(|g| *to != node && placement::fit(sight, g, *to))
+                    sight.settings.group(id).is_some_and(|g| *to != node && placement::fit(sight, g, *to))
                 });
                 prepared.or_else(|| placement::choose(sight, id, Some(node), &load))
             } else {
@@ -189,24 +161,13 @@ impl Round {
             moves.push((id.clone(), group.epoch, to));
         }
         let promised = self.promised.iter().map(|(v, i)| (*v, *i)).collect();
-        Entry::Conclude {
-            node,
-            last: self.last,
-            promised,
-            verdict: Verdict::Lost {
-                moves,
-                cause: self.cause,
-            },
-        }
+        Entry::Conclude { node, last: self.last, promised, verdict: Verdict::Lost { moves, cause: self.cause } }
     }
 }
 
 /// The reason to begin a round about `node`, if there is one. A round is begun only where it can end.
 fn grounds(sight: &Sight<'_>, node: VoterId, out: &mut Out<'_>) -> Option<Cause> {
-    if node == sight.me()
-        || !sight.state.owns_any(node)
-        || sight.reachable(node) < sight.state.majority()
-    {
+    if node == sight.me() || !sight.state.owns_any(node) || sight.reachable(node) < sight.state.majority() {
         return None;
     }
     let track = sight.detector.track(node);
@@ -248,13 +209,9 @@ fn grounds(sight: &Sight<'_>, node: VoterId, out: &mut Out<'_>) -> Option<Cause>
 pub(super) fn no_lease_at(sight: &Sight<'_>, node: VoterId) -> Option<Nanos> {
     let track = sight.detector.track(node);
     let lease_ns = sight.settings.timing.lease_ns;
-    let said = track.no_lease_since?.max(sight.view.punctual_since)
-        + (lease_ns / 2).max(2 * sight.interval_ns());
+    let said = track.no_lease_since?.max(sight.view.punctual_since) + (lease_ns / 2).max(2 * sight.interval_ns());
     let able = track.able_since? + if track.held_lease { 0 } else { lease_ns };
-    Some(
-        said.max(able)
-            .max(track.concluded_at + lease_ns + 2 * sight.interval_ns()),
-    )
+    Some(said.max(able).max(track.concluded_at + lease_ns + 2 * sight.interval_ns()))
 }
 
 /// Whether `node` shows nothing that would be grounds for a round, as far as that can be seen while floors are infinite.
@@ -264,11 +221,6 @@ fn well(sight: &Sight<'_>, node: VoterId) -> bool {
 
 fn conclude_alive(sight: &Sight<'_>, node: VoterId, out: &mut Out<'_>) {
     if let Some(last) = sight.state.concluded(node) {
-        out.propose(Entry::Conclude {
-            node,
-            last,
-            promised: Vec::new(),
-            verdict: Verdict::Alive,
-        });
+        out.propose(Entry::Conclude { node, last, promised: Vec::new(), verdict: Verdict::Alive });
     }
 }

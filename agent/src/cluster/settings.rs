@@ -55,13 +55,7 @@ pub struct GroupSettings {
 impl GroupSettings {
     /// A group that may run on every node, with no preference, and stays where it is.
     pub fn anywhere(id: &str) -> Self {
-        Self {
-            id: GroupId::new(id),
-            nodes: Vec::new(),
-            prefers: Vec::new(),
-            stickiness: 0,
-            failback: false,
-        }
+        Self { id: GroupId::new(id), nodes: Vec::new(), prefers: Vec::new(), stickiness: 0, failback: false }
     }
 
     /// Whether `node` may run the group.
@@ -71,11 +65,7 @@ impl GroupSettings {
 
     /// The score of `node`, the sum of what is said about it.
     pub fn score(&self, node: VoterId) -> i64 {
-        self.prefers
-            .iter()
-            .filter(|(n, _)| *n == node)
-            .map(|(_, s)| i64::from(*s))
-            .sum()
+        self.prefers.iter().filter(|(n, _)| *n == node).map(|(_, s)| i64::from(*s)).sum()
     }
 }
 

@@ -35,15 +35,13 @@ impl<'a> Sight<'a> {
     /// Whether the own barrier is applied (rule 5).
     pub(super) fn started(&self) -> bool {
         let on_record = self.state.incarnation(self.me());
-        on_record == Some(self.incarnation())
-            || (self.settings.mutations.skip_barrier && on_record.is_some())
+        on_record == Some(self.incarnation()) || (self.settings.mutations.skip_barrier && on_record.is_some())
     }
 
     /// Whether the log names the voters, roles and lease that this machine counts with. Without that its lease means nothing.
     pub(super) fn agrees(&self) -> bool {
         let voters = &self.settings.voters;
-        let alike =
-            |(v, role): &(VoterId, Role)| self.state.voters.get(v).is_some_and(|s| s.role == *role);
+        let alike = |(v, role): &(VoterId, Role)| self.state.voters.get(v).is_some_and(|s| s.role == *role);
         self.state.lease_ns == self.settings.timing.lease_ns
             && self.state.voters.len() == voters.len()
             && voters.iter().all(alike)
@@ -68,19 +66,12 @@ impl<'a> Sight<'a> {
     /// All other voters.
     pub(super) fn others(&self) -> impl Iterator<Item = VoterId> {
         let me = self.me();
-        self.settings
-            .voters
-            .iter()
-            .map(|(v, _)| *v)
-            .filter(move |v| *v != me)
+        self.settings.voters.iter().map(|(v, _)| *v).filter(move |v| *v != me)
     }
 
     /// Whether beats of `id` arrive; always true of this machine itself.
     pub(super) fn heard(&self, id: VoterId) -> bool {
-        id == self.me()
-            || self
-                .peer(id)
-                .is_some_and(|p| heard(self.now, p, self.hold_ns()))
+        id == self.me() || self.peer(id).is_some_and(|p| heard(self.now, p, self.hold_ns()))
     }
 
     /// When this machine's hold on `id` ends, unless an acknowledgement comes first.
@@ -104,10 +95,7 @@ impl<'a> Sight<'a> {
     /// When `id`'s token of progress will have stood still for too long.
     pub(super) fn wedged_at(&self, id: VoterId) -> Option<Nanos> {
         let peer = self.peer(id)?;
-        let since = peer
-            .token_since
-            .max(self.view.punctual_since)
-            .max(self.detector.start);
+        let since = peer.token_since.max(self.view.punctual_since).max(self.detector.start);
         Some(since.saturating_add(self.settings.timing.wedge_ns))
     }
 
@@ -118,18 +106,12 @@ impl<'a> Sight<'a> {
 
     /// The newest report of `id` in the incarnation that the log knows.
     pub(super) fn report(&self, id: VoterId) -> Option<&'a Report> {
-        self.reports
-            .get(&id)
-            .filter(|r| Some(r.incarnation) == self.state.incarnation(id))
+        self.reports.get(&id).filter(|r| Some(r.incarnation) == self.state.incarnation(id))
     }
 
     /// Whether `id` holds a lease: this machine by its own map, a peer by its newest beat.
     pub(super) fn holds_lease(&self, id: VoterId) -> bool {
-        if id == self.me() {
-            self.view.lease_end > self.now
-        } else {
-            self.peer(id).is_some_and(|p| p.holds_lease)
-        }
+        if id == self.me() { self.view.lease_end > self.now } else { self.peer(id).is_some_and(|p| p.holds_lease) }
     }
 
     /// How many voters, this machine included, are heard here and say that `id` is silent.
@@ -143,29 +125,19 @@ impl<'a> Sight<'a> {
     }
 
     fn votes(&self, id: VoterId, says: impl Fn(&Report) -> bool) -> usize {
-        let voters = self
-            .state
-            .voters
-            .keys()
-            .filter(|v| **v != id && self.heard(**v));
-        voters
-            .filter(|v| self.report(**v).is_some_and(&says))
-            .count()
+        let voters = self.state.voters.keys().filter(|v| **v != id && self.heard(**v));
+        voters.filter(|v| self.report(**v).is_some_and(&says)).count()
     }
 
     /// Whether somebody promises about `id` in the present round.
     pub(super) fn promised_about(&self, id: VoterId) -> bool {
-        self.state
-            .concluded(id)
-            .is_some_and(|c| promised_about(id, c, self.reports))
+        self.state.concluded(id).is_some_and(|c| promised_about(id, c, self.reports))
     }
 
     /// When `id` will not have been heard for a hold: the measure for a leader, whose beats need not be acknowledged.
     pub(super) fn unheard_at(&self, id: VoterId) -> Nanos {
         let seen = self.peer(id).map_or(0, |p| p.last_seen);
-        seen.max(self.view.punctual_since)
-            .max(self.detector.start)
-            .saturating_add(self.hold_ns())
+        seen.max(self.view.punctual_since).max(self.detector.start).saturating_add(self.hold_ns())
     }
 
     /// How many voters of the configuration are heard, this machine included.
@@ -175,19 +147,13 @@ impl<'a> Sight<'a> {
 
     /// The voters whose hold here is over.
     pub(super) fn silent_mask(&self) -> u16 {
-        self.others()
-            .filter(|v| self.silent(*v))
-            .fold(0, |mask, v| mask | v.bit())
+        self.others().filter(|v| self.silent(*v)).fold(0, |mask, v| mask | v.bit())
     }
 
     /// What in the log contradicts what this machine was started with, in a way that no waiting mends.
     pub(super) fn contradiction(&self) -> Option<String> {
         let me = self.me();
-        if self
-            .state
-            .incarnation(me)
-            .is_some_and(|i| i > self.incarnation())
-        {
+        if self.state.incarnation(me).is_some_and(|i| i > self.incarnation()) {
             return Some(format!(
                 "the log knows a later start of voter {me} than this one: another machine uses its number, or its state \
                  directory is an old copy; give each machine its own number and directory"

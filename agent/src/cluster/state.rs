@@ -138,73 +138,35 @@ impl State {
     }
 
     /// As [`State::apply`], with the simulation's switches.
-    pub(super) fn apply_with(
-        &mut self,
-        index: Index,
-        entry: &Entry,
-        m: &Mutations,
-    ) -> Result<Vec<Effect>, Refusal> {
+    pub(super) fn apply_with(&mut self, index: Index, entry: &Entry, m: &Mutations) -> Result<Vec<Effect>, Refusal> {
         self.applied = index;
         match entry {
-            Entry::Configure {
-                voters,
-                groups,
-                lease_ns,
-            } => self.configure(voters, groups, *lease_ns),
+            Entry::Configure { voters, groups, lease_ns } => self.configure(voters, groups, *lease_ns),
             Entry::Barrier { voter, incarnation } => self.barrier(index, *voter, *incarnation),
-            Entry::Conclude {
-                node,
-                last,
-                promised,
-                verdict,
-            } => self.conclude(index, *node, *last, promised, verdict, m),
-            Entry::Release {
-                group,
-                epoch,
-                node,
-                incarnation,
-                reason,
-            } => self.release(index, group, *epoch, *node, *incarnation, *reason),
-            Entry::Assign {
-                group,
-                epoch,
-                to,
-                cause,
-            } => self.assign(index, group, *epoch, *to, *cause),
-            Entry::Prepare {
-                group,
-                epoch,
-                to,
-                to_incarnation,
-            } => self.prepare(index, group, *epoch, *to, *to_incarnation),
-            Entry::Ready {
-                group,
-                epoch,
-                movement,
-                to_incarnation,
-            } => self.ready(group, *epoch, *movement, *to_incarnation),
-            Entry::Diverted {
-                group,
-                epoch,
-                movement,
-                from_incarnation,
-            } => self.diverted(index, group, *epoch, *movement, *from_incarnation, m),
-            Entry::Abandon {
-                group,
-                epoch,
-                movement,
-            } => self.abandon(group, *epoch, *movement),
+            Entry::Conclude { node, last, promised, verdict } => {
+                self.conclude(index, *node, *last, promised, verdict, m)
+            }
+            Entry::Release { group, epoch, node, incarnation, reason } => {
+                self.release(index, group, *epoch, *node, *incarnation, *reason)
+            }
+            Entry::Assign { group, epoch, to, cause } => self.assign(index, group, *epoch, *to, *cause),
+            Entry::Prepare { group, epoch, to, to_incarnation } => {
+                self.prepare(index, group, *epoch, *to, *to_incarnation)
+            }
+            Entry::Ready { group, epoch, movement, to_incarnation } => {
+                self.ready(group, *epoch, *movement, *to_incarnation)
+            }
+            Entry::Diverted { group, epoch, movement, from_incarnation } => {
+                self.diverted(index, group, *epoch, *movement, *from_incarnation, m)
+            }
+            Entry::Abandon { group, epoch, movement } => self.abandon(group, *epoch, *movement),
             Entry::Standby { node, on } => self.standby(*node, *on),
         }
     }
 
     /// How many voters make a majority; no number of voters does while there are none.
     pub fn majority(&self) -> usize {
-        if self.voters.is_empty() {
-            usize::MAX
-        } else {
-            majority(self.voters.len())
-        }
+        if self.voters.is_empty() { usize::MAX } else { majority(self.voters.len()) }
     }
 
     /// The index of the last conclusion about `voter`; `None` for an unknown voter.
@@ -224,17 +186,12 @@ impl State {
 
     /// How many groups `voter` owns.
     pub fn owned(&self, voter: VoterId) -> usize {
-        self.groups
-            .values()
-            .filter(|g| g.owner == Some(voter))
-            .count()
+        self.groups.values().filter(|g| g.owner == Some(voter)).count()
     }
 
     /// The groups that a conclusion about `node` must name: those that it owns, and those that move from or to it.
     pub fn concerned(&self, node: VoterId) -> impl Iterator<Item = (&GroupId, &GroupState)> {
-        self.groups.iter().filter(move |(_, g)| {
-            g.owner == Some(node) || g.movement.is_some_and(|m| m.involves(node))
-        })
+        self.groups.iter().filter(move |(_, g)| g.owner == Some(node) || g.movement.is_some_and(|m| m.involves(node)))
     }
 
     fn configure(
@@ -250,17 +207,8 @@ impl State {
         }
         let mut effects = Vec::new();
         if self.voters.is_empty() {
-            let fresh = |role| VoterState {
-                role,
-                incarnation: 0,
-                barrier: 0,
-                concluded: 0,
-                standby: false,
-            };
-            self.voters = named
-                .into_iter()
-                .map(|(v, role)| (v, fresh(role)))
-                .collect();
+            let fresh = |role| VoterState { role, incarnation: 0, barrier: 0, concluded: 0, standby: false };
+            self.voters = named.into_iter().map(|(v, role)| (v, fresh(role))).collect();
             self.lease_ns = lease_ns;
             effects.push(Effect::Formed);
         } else if !self.voters.iter().map(|(v, s)| (*v, s.role)).eq(named) {
@@ -284,13 +232,7 @@ impl State {
         for id in wanted {
             if !self.groups.contains_key(id) {
                 let epoch = self.retired.remove(id).unwrap_or(0);
-                let group = GroupState {
-                    epoch,
-                    owner: None,
-                    cause: Cause::Initial,
-                    since: 0,
-                    movement: None,
-                };
+                let group = GroupState { epoch, owner: None, cause: Cause::Initial, since: 0, movement: None };
                 self.groups.insert(id.clone(), group);
                 effects.push(Effect::Created(id.clone()));
             }
@@ -298,16 +240,8 @@ impl State {
         Ok(effects)
     }
 
-    fn barrier(
-        &mut self,
-        index: Index,
-        voter: VoterId,
-        incarnation: Incarnation,
-    ) -> Result<Vec<Effect>, Refusal> {
-        let v = self
-            .voters
-            .get_mut(&voter)
-            .ok_or(Refusal::UnknownVoter(voter))?;
+    fn barrier(&mut self, index: Index, voter: VoterId, incarnation: Incarnation) -> Result<Vec<Effect>, Refusal> {
+        let v = self.voters.get_mut(&voter).ok_or(Refusal::UnknownVoter(voter))?;
         if incarnation <= v.incarnation {
             return Err(Refusal::StaleIncarnation(voter));
         }
@@ -318,65 +252,33 @@ impl State {
 
     fn standby(&mut self, node: VoterId, on: bool) -> Result<Vec<Effect>, Refusal> {
         self.may_own(node)?;
-        let v = self
-            .voters
-            .get_mut(&node)
-            .ok_or(Refusal::UnknownVoter(node))?;
+        let v = self.voters.get_mut(&node).ok_or(Refusal::UnknownVoter(node))?;
         v.standby = on;
         Ok(vec![Effect::Standby(node, on)])
     }
 
     fn group(&self, id: &GroupId, epoch: Epoch) -> Result<&GroupState, Refusal> {
-        let g = self
-            .groups
-            .get(id)
-            .ok_or_else(|| Refusal::UnknownGroup(id.clone()))?;
-        if g.epoch == epoch {
-            Ok(g)
-        } else {
-            Err(Refusal::OtherEpoch(id.clone()))
-        }
+        let g = self.groups.get(id).ok_or_else(|| Refusal::UnknownGroup(id.clone()))?;
+        if g.epoch == epoch { Ok(g) } else { Err(Refusal::OtherEpoch(id.clone())) }
     }
 
     fn group_mut(&mut self, id: &GroupId, epoch: Epoch) -> Result<&mut GroupState, Refusal> {
-        let g = self
-            .groups
-            .get_mut(id)
-            .ok_or_else(|| Refusal::UnknownGroup(id.clone()))?;
-        if g.epoch == epoch {
-            Ok(g)
-        } else {
-            Err(Refusal::OtherEpoch(id.clone()))
-        }
+        let g = self.groups.get_mut(id).ok_or_else(|| Refusal::UnknownGroup(id.clone()))?;
+        if g.epoch == epoch { Ok(g) } else { Err(Refusal::OtherEpoch(id.clone())) }
     }
 
     fn movement(&self, id: &GroupId, epoch: Epoch, movement: Index) -> Result<Movement, Refusal> {
         let g = self.group(id, epoch)?;
-        g.movement
-            .filter(|m| m.id == movement)
-            .ok_or_else(|| Refusal::OtherMovement(id.clone()))
+        g.movement.filter(|m| m.id == movement).ok_or_else(|| Refusal::OtherMovement(id.clone()))
     }
 
     fn check_incarnation(&self, voter: VoterId, incarnation: Incarnation) -> Result<(), Refusal> {
-        let on_record = self
-            .incarnation(voter)
-            .ok_or(Refusal::UnknownVoter(voter))?;
-        if on_record == incarnation && incarnation != 0 {
-            Ok(())
-        } else {
-            Err(Refusal::StaleIncarnation(voter))
-        }
+        let on_record = self.incarnation(voter).ok_or(Refusal::UnknownVoter(voter))?;
+        if on_record == incarnation && incarnation != 0 { Ok(()) } else { Err(Refusal::StaleIncarnation(voter)) }
     }
 
     fn may_own(&self, voter: VoterId) -> Result<(), Refusal> {
-        let v = self
-            .voters
-            .get(&voter)
-            .ok_or(Refusal::UnknownVoter(voter))?;
-        if v.role == Role::Node {
-            Ok(())
-        } else {
-            Err(Refusal::NotANode(voter))
-        }
+        let v = self.voters.get(&voter).ok_or(Refusal::UnknownVoter(voter))?;
+        if v.role == Role::Node { Ok(()) } else { Err(Refusal::NotANode(voter)) }
     }
 }

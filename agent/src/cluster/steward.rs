@@ -51,8 +51,7 @@ impl Steward {
         if self.orders.len() >= ORDERS_MAX {
             return Err(OrderRefused::Busy(ORDERS_MAX));
         }
-        self.orders
-            .push((order, now.saturating_add(ORDER_PATIENCE)));
+        self.orders.push((order, now.saturating_add(ORDER_PATIENCE)));
         Ok(())
     }
 
@@ -60,24 +59,13 @@ impl Steward {
     pub(super) fn applied(&mut self, now: Nanos, entry: &Entry) {
         match entry {
             Entry::Prepare { group, to, .. } => {
-                self.orders.retain(|(o, _)| {
-                    *o != Order::Move {
-                        group: group.clone(),
-                        to: *to,
-                    }
-                });
+                self.orders.retain(|(o, _)| *o != Order::Move { group: group.clone(), to: *to });
             }
             Entry::Standby { node, on } => {
-                self.orders.retain(|(o, _)| {
-                    *o != Order::Standby {
-                        node: *node,
-                        on: *on,
-                    }
-                });
+                self.orders.retain(|(o, _)| *o != Order::Standby { node: *node, on: *on });
             }
             Entry::Abandon { group, .. } => {
-                self.paused
-                    .insert(group.clone(), now.saturating_add(MOVE_PAUSE));
+                self.paused.insert(group.clone(), now.saturating_add(MOVE_PAUSE));
             }
             _ => {}
         }
@@ -105,15 +93,8 @@ impl Steward {
                 },
             }
         }
-        self.moves.retain(|id, _| {
-            sight
-                .state
-                .groups
-                .get(id)
-                .is_some_and(|g| g.movement.is_some())
-        });
-        self.better
-            .retain(|id, _| sight.state.groups.contains_key(id));
+        self.moves.retain(|id, _| sight.state.groups.get(id).is_some_and(|g| g.movement.is_some()));
+        self.better.retain(|id, _| sight.state.groups.contains_key(id));
         self.paused.retain(|_, until| *until > sight.now);
     }
 
@@ -123,16 +104,11 @@ impl Steward {
             out.wake_at(*until);
             match order {
                 Order::Standby { node, on } => {
-                    out.propose(Entry::Standby {
-                        node: *node,
-                        on: *on,
-                    });
+                    out.propose(Entry::Standby { node: *node, on: *on });
                 }
                 Order::Move { group, to } => {
                     let state = sight.state.groups.get(group);
-                    if let Some(g) =
-                        state.filter(|g| g.movement.is_none() && g.owner.is_some_and(|o| o != *to))
-                    {
+                    if let Some(g) = state.filter(|g| g.movement.is_none() && g.owner.is_some_and(|o| o != *to)) {
                         prepare(sight, group, g, *to, out);
                     }
                 }
@@ -141,19 +117,8 @@ impl Steward {
     }
 
     /// Gives up a planned move that cannot go on, or does not.
-    fn watch(
-        &mut self,
-        sight: &Sight<'_>,
-        id: &GroupId,
-        group: &GroupState,
-        m: &Movement,
-        out: &mut Out<'_>,
-    ) {
-        let now = Watch {
-            id: m.id,
-            ready: m.ready,
-            since: sight.now,
-        };
+    fn watch(&mut self, sight: &Sight<'_>, id: &GroupId, group: &GroupState, m: &Movement, out: &mut Out<'_>) {
+        let now = Watch { id: m.id, ready: m.ready, since: sight.now };
         let watch = self.moves.entry(id.clone()).or_insert(now);
         if (watch.id, watch.ready) != (m.id, m.ready) {
             *watch = now;
@@ -164,11 +129,7 @@ impl Steward {
             && sight.state.incarnation(m.from) == Some(m.from_incarnation);
         let target = sight.heard(m.to) && sight.report(m.to).is_none_or(|r| r.ready && r.front_up);
         if !incarnations || !target || sight.now >= gives_up {
-            out.propose(Entry::Abandon {
-                group: id.clone(),
-                epoch: group.epoch,
-                movement: m.id,
-            });
+            out.propose(Entry::Abandon { group: id.clone(), epoch: group.epoch, movement: m.id });
         }
     }
 
@@ -227,13 +188,7 @@ impl Steward {
 
 /// Checks an order against what this machine sees.
 pub(super) fn check(sight: &Sight<'_>, order: &Order) -> Result<(), OrderRefused> {
-    let is_node = |n: VoterId| {
-        sight
-            .state
-            .voters
-            .get(&n)
-            .is_some_and(|v| v.role == Role::Node)
-    };
+    let is_node = |n: VoterId| sight.state.voters.get(&n).is_some_and(|v| v.role == Role::Node);
     match order {
         Order::Standby { node, .. } if !is_node(*node) => Err(OrderRefused::NotANode(*node)),
         Order::Standby { .. } => Ok(()),
@@ -258,16 +213,8 @@ pub(super) fn check(sight: &Sight<'_>, order: &Order) -> Result<(), OrderRefused
             if against.is_empty() {
                 return Ok(());
             }
-            let reason = against
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(", ");
-            Err(OrderRefused::NotFit {
-                group: group.clone(),
-                node: *to,
-                reason,
-            })
+            let reason = against.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            Err(OrderRefused::NotFit { group: group.clone(), node: *to, reason })
         }
     }
 }
@@ -280,30 +227,16 @@ fn configure(sight: &Sight<'_>, out: &mut Out<'_>) {
     groups.dedup();
     let formed = !sight.state.voters.is_empty();
     // A group that somebody still owns goes later; until then it is no difference.
-    let present = sight
-        .state
-        .groups
-        .iter()
-        .filter(|(id, g)| g.owner.is_none() || groups.contains(id))
-        .map(|(id, _)| id);
+    let present =
+        sight.state.groups.iter().filter(|(id, g)| g.owner.is_none() || groups.contains(id)).map(|(id, _)| id);
     let differs = !present.eq(groups.iter());
     if !formed || (differs && sight.agrees() && !sight.view.configuration_differs) {
         let (voters, lease_ns) = (settings.voters.clone(), settings.timing.lease_ns);
-        out.propose(Entry::Configure {
-            voters,
-            groups,
-            lease_ns,
-        });
+        out.propose(Entry::Configure { voters, groups, lease_ns });
     }
 }
 
-fn assign(
-    sight: &Sight<'_>,
-    id: &GroupId,
-    group: &GroupState,
-    load: &mut BTreeMap<VoterId, usize>,
-    out: &mut Out<'_>,
-) {
+fn assign(sight: &Sight<'_>, id: &GroupId, group: &GroupState, load: &mut BTreeMap<VoterId, usize>, out: &mut Out<'_>) {
     let Some(settings) = sight.settings.group(id) else {
         return;
     };
@@ -316,21 +249,11 @@ fn assign(
         return;
     }
     *load.entry(to).or_default() += 1;
-    out.propose(Entry::Assign {
-        group: id.clone(),
-        epoch: group.epoch,
-        to,
-        cause: group.cause,
-    });
+    out.propose(Entry::Assign { group: id.clone(), epoch: group.epoch, to, cause: group.cause });
 }
 
 fn prepare(sight: &Sight<'_>, id: &GroupId, group: &GroupState, to: VoterId, out: &mut Out<'_>) {
     if let Some(to_incarnation) = sight.state.incarnation(to) {
-        out.propose(Entry::Prepare {
-            group: id.clone(),
-            epoch: group.epoch,
-            to,
-            to_incarnation,
-        });
+        out.propose(Entry::Prepare { group: id.clone(), epoch: group.epoch, to, to_incarnation });
     }
 }

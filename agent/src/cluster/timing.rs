@@ -27,11 +27,7 @@ impl Timing {
     pub const fn of(interval_ns: Nanos, lease_ns: Nanos) -> Self {
         let by_lease = 8 * lease_ns;
         let floor = 200 * MILLISECOND;
-        Self {
-            interval_ns,
-            lease_ns,
-            wedge_ns: if by_lease > floor { by_lease } else { floor },
-        }
+        Self { interval_ns, lease_ns, wedge_ns: if by_lease > floor { by_lease } else { floor } }
     }
 
     /// How long a voter waits after its last acknowledgement before it may promise: 1.25 L + 0.5 ms.

@@ -72,29 +72,16 @@ impl Transitions {
         if !acts || !sight.agrees() {
             return;
         }
-        for id in sight
-            .state
-            .groups
-            .keys()
-            .filter(|id| sight.settings.may_run(id))
-        {
+        for id in sight.state.groups.keys().filter(|id| sight.settings.may_run(id)) {
             self.groups.entry(id.clone()).or_default();
         }
-        self.groups.retain(|id, local| {
-            local.stage != Stage::Stopped || sight.state.groups.contains_key(id)
-        });
+        self.groups.retain(|id, local| local.stage != Stage::Stopped || sight.state.groups.contains_key(id));
         let mut plan = Plan::default();
         for (id, local) in &mut self.groups {
             local.step(sight, id, shutting_down, &mut plan, out);
         }
         self.release_strangers(sight, &mut plan);
-        let Plan {
-            closes,
-            opens,
-            proposals,
-            starts,
-            stops,
-        } = plan;
+        let Plan { closes, opens, proposals, starts, stops } = plan;
         closes.into_iter().chain(opens).for_each(|c| out.push(c));
         if sight.state.applied > self.published {
             self.published = sight.state.applied;
@@ -110,8 +97,7 @@ impl Transitions {
     fn release_strangers(&self, sight: &Sight<'_>, plan: &mut Plan) {
         for (id, group) in &sight.state.groups {
             if group.owner == Some(sight.me()) && !self.groups.contains_key(id) {
-                plan.proposals
-                    .push(release(sight, id, group.epoch, Cause::Resource));
+                plan.proposals.push(release(sight, id, group.epoch, Cause::Resource));
             }
         }
     }
@@ -133,8 +119,7 @@ impl Transitions {
 
     /// The group could not be started, or failed while it ran: give it up, and refuse it for a while.
     pub(super) fn failed(&mut self, now: Nanos, id: &GroupId, epoch: Epoch) -> bool {
-        let ours =
-            |l: &&mut Local| l.stage == Stage::Starting(epoch) || l.stage == Stage::Running(epoch);
+        let ours = |l: &&mut Local| l.stage == Stage::Starting(epoch) || l.stage == Stage::Running(epoch);
         let Some(local) = self.groups.get_mut(id).filter(ours) else {
             return false;
         };
@@ -153,10 +138,7 @@ impl Transitions {
 
     /// Groups whose resources run here at the epoch of the log.
     pub(super) fn running(&self) -> impl Iterator<Item = &GroupId> {
-        self.groups
-            .iter()
-            .filter(|(_, l)| matches!(l.stage, Stage::Running(e) if l.gate == Some(e)))
-            .map(|(id, _)| id)
+        self.groups.iter().filter(|(_, l)| matches!(l.stage, Stage::Running(e) if l.gate == Some(e))).map(|(id, _)| id)
     }
 
     /// Closes every gate, for an agent that cannot go on.
@@ -170,9 +152,7 @@ impl Transitions {
 
     /// Whether no gate is open and no resource runs here.
     pub(super) fn idle(&self) -> bool {
-        self.groups
-            .values()
-            .all(|l| l.gate.is_none() && l.stage == Stage::Stopped)
+        self.groups.values().all(|l| l.gate.is_none() && l.stage == Stage::Stopped)
     }
 }
 
@@ -181,14 +161,7 @@ impl Local {
         now < self.refused_until || matches!(self.stage, Stage::Unknown | Stage::Stopping(_))
     }
 
-    fn step(
-        &mut self,
-        sight: &Sight<'_>,
-        id: &GroupId,
-        shutting_down: bool,
-        plan: &mut Plan,
-        out: &mut Out<'_>,
-    ) {
+    fn step(&mut self, sight: &Sight<'_>, id: &GroupId, shutting_down: bool, plan: &mut Plan, out: &mut Out<'_>) {
         out.wake_at(self.refused_until);
         let m = &sight.settings.mutations;
         let group = sight.state.groups.get(id);
@@ -200,11 +173,7 @@ impl Local {
             self.surrendered = Some((g.epoch, reason));
         }
         let surrendered = owned.and_then(|g| self.surrendered.filter(|(e, _)| *e == g.epoch));
-        let kept = if m.reopen_released {
-            reason.is_none()
-        } else {
-            surrendered.is_none()
-        };
+        let kept = if m.reopen_released { reason.is_none() } else { surrendered.is_none() };
         let want = owned.filter(|_| kept);
         let movement = group.and_then(|g| g.movement);
         self.divert(sight, want, movement);
@@ -224,33 +193,18 @@ impl Local {
         }
         if let (Some(g), Some(movement)) = (want, self.diverting) {
             let from_incarnation = sight.incarnation();
-            plan.proposals.push(Entry::Diverted {
-                group: id.clone(),
-                epoch: g.epoch,
-                movement,
-                from_incarnation,
-            });
+            plan.proposals.push(Entry::Diverted { group: id.clone(), epoch: g.epoch, movement, from_incarnation });
         }
         if let (Some(g), Some(m)) = (group, movement)
             && self.can_receive(sight, &m)
             && reason.is_none()
         {
             let to_incarnation = sight.incarnation();
-            plan.proposals.push(Entry::Ready {
-                group: id.clone(),
-                epoch: g.epoch,
-                movement: m.id,
-                to_incarnation,
-            });
+            plan.proposals.push(Entry::Ready { group: id.clone(), epoch: g.epoch, movement: m.id, to_incarnation });
         }
     }
 
-    fn reason_to_release(
-        &self,
-        sight: &Sight<'_>,
-        id: &GroupId,
-        shutting_down: bool,
-    ) -> Option<Cause> {
+    fn reason_to_release(&self, sight: &Sight<'_>, id: &GroupId, shutting_down: bool) -> Option<Cause> {
         if shutting_down {
             Some(Cause::Shutdown)
         } else if !sight.view.front_up {
@@ -264,13 +218,9 @@ impl Local {
 
     /// Closes the gate for a movement whose target is ready, and keeps it closed until the log ends the movement.
     fn divert(&mut self, sight: &Sight<'_>, want: Option<&GroupState>, movement: Option<Movement>) {
-        let mine = |m: &Movement| {
-            m.ready && m.from == sight.me() && m.from_incarnation == sight.incarnation()
-        };
+        let mine = |m: &Movement| m.ready && m.from == sight.me() && m.from_incarnation == sight.incarnation();
         let due = movement.filter(|m| want.is_some() && mine(m));
-        self.diverting = due
-            .filter(|m| self.diverting == Some(m.id) || sight.heard(m.to))
-            .map(|m| m.id);
+        self.diverting = due.filter(|m| self.diverting == Some(m.id) || sight.heard(m.to)).map(|m| m.id);
     }
 
     fn can_receive(&self, sight: &Sight<'_>, m: &Movement) -> bool {
@@ -288,11 +238,7 @@ impl Local {
             Stage::Stopped if self.diverting.is_none() => {
                 if let Some(g) = want {
                     self.stage = Stage::Starting(g.epoch);
-                    plan.starts.push(Command::Start {
-                        group: id.clone(),
-                        epoch: g.epoch,
-                        cause: g.cause,
-                    });
+                    plan.starts.push(Command::Start { group: id.clone(), epoch: g.epoch, cause: g.cause });
                 }
             }
             Stage::Stopped | Stage::Starting(_) | Stage::Running(_) | Stage::Stopping(_) => {}
@@ -301,10 +247,7 @@ impl Local {
 
     fn stop(&mut self, id: &GroupId, epoch: Epoch, plan: &mut Plan) {
         self.stage = Stage::Stopping(epoch);
-        plan.stops.push(Command::Stop {
-            group: id.clone(),
-            epoch,
-        });
+        plan.stops.push(Command::Stop { group: id.clone(), epoch });
     }
 
     fn set_gate(&mut self, id: &GroupId, gate: Option<Epoch>, plan: &mut Plan) {
@@ -312,18 +255,10 @@ impl Local {
             return;
         }
         if let Some(epoch) = self.gate {
-            plan.closes.push(Command::SetGate {
-                group: id.clone(),
-                epoch,
-                open: false,
-            });
+            plan.closes.push(Command::SetGate { group: id.clone(), epoch, open: false });
         }
         if let Some(epoch) = gate {
-            plan.opens.push(Command::SetGate {
-                group: id.clone(),
-                epoch,
-                open: true,
-            });
+            plan.opens.push(Command::SetGate { group: id.clone(), epoch, open: true });
         }
         self.gate = gate;
     }
@@ -331,11 +266,5 @@ impl Local {
 
 fn release(sight: &Sight<'_>, id: &GroupId, epoch: Epoch, reason: Cause) -> Entry {
     let (node, incarnation) = (sight.me(), sight.incarnation());
-    Entry::Release {
-        group: id.clone(),
-        epoch,
-        node,
-        incarnation,
-        reason,
-    }
+    Entry::Release { group: id.clone(), epoch, node, incarnation, reason }
 }

@@ -18,11 +18,7 @@ use crate::cluster::{
 };
 
 /// The profiles and their timing.
-const PROFILES: [(&str, Timing); 3] = [
-    ("default", Timing::DEFAULT),
-    ("quick", Timing::QUICK),
-    ("fast", Timing::FAST),
-];
+const PROFILES: [(&str, Timing); 3] = [("default", Timing::DEFAULT), ("quick", Timing::QUICK), ("fast", Timing::FAST)];
 /// The bounds of an interval.
 const INTERVAL: (Nanos, Nanos) = (MILLISECOND / 2, 1_000 * MILLISECOND);
 /// The bounds of a lease.
@@ -48,17 +44,9 @@ pub(super) fn check_cluster(raw: &RawCluster, file: &Path, m: &mut Mistakes<'_>)
         check_name(name, "the cluster's name", m);
     }
     ClusterPart {
-        name: raw
-            .name
-            .as_ref()
-            .map(|n| n.value.clone())
-            .unwrap_or_default(),
+        name: raw.name.as_ref().map(|n| n.value.clone()).unwrap_or_default(),
         timing: check_timing(raw, m),
-        port: raw
-            .port
-            .as_ref()
-            .and_then(|p| u16::try_from(p.value).ok())
-            .unwrap_or(PORT),
+        port: raw.port.as_ref().and_then(|p| u16::try_from(p.value).ok()).unwrap_or(PORT),
         key: raw.key_file.as_ref().and_then(|k| read_key(k, file, m)),
     }
 }
@@ -66,41 +54,22 @@ pub(super) fn check_cluster(raw: &RawCluster, file: &Path, m: &mut Mistakes<'_>)
 /// Letters, digits, `-`, `_` and `.`, at most [`NAME_MAX`].
 pub(super) fn check_name(name: &At<String>, what: &str, m: &mut Mistakes<'_>) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let good =
-        !name.value.is_empty() && name.value.len() <= NAME_MAX && name.value.chars().all(fits);
+    let good = !name.value.is_empty() && name.value.len() <= NAME_MAX && name.value.chars().all(fits);
     if !good {
         let help = format!("use 1 to {NAME_MAX} letters, digits, \"-\", \"_\" and \".\"");
-        m.error(
-            &name.span,
-            format!(
-                "{what} is \"{}\", which is not a name",
-                name.value.escape_debug()
-            ),
-            help,
-        );
+        m.error(&name.span, format!("{what} is \"{}\", which is not a name", name.value.escape_debug()), help);
     }
     good
 }
 
 fn check_timing(raw: &RawCluster, m: &mut Mistakes<'_>) -> Timing {
-    let interval = raw
-        .interval
-        .as_ref()
-        .map(|d| check_duration(d, "interval", INTERVAL, m));
-    let lease = raw
-        .lease
-        .as_ref()
-        .map(|d| check_duration(d, "lease", LEASE, m));
-    if let (Some(profile), Some(other)) =
-        (&raw.profile, raw.interval.as_ref().or(raw.lease.as_ref()))
-    {
+    let interval = raw.interval.as_ref().map(|d| check_duration(d, "interval", INTERVAL, m));
+    let lease = raw.lease.as_ref().map(|d| check_duration(d, "lease", LEASE, m));
+    if let (Some(profile), Some(other)) = (&raw.profile, raw.interval.as_ref().or(raw.lease.as_ref())) {
         let help = "keep either `profile`, or both `interval` and `lease`";
         m.error(
             &other.span,
-            format!(
-                "the timing is set twice: profile \"{}\" has an interval and a lease",
-                profile.value
-            ),
+            format!("the timing is set twice: profile \"{}\" has an interval and a lease", profile.value),
             help,
         );
     }
@@ -109,26 +78,18 @@ fn check_timing(raw: &RawCluster, m: &mut Mistakes<'_>) -> Timing {
             let names = PROFILES.map(|(name, _)| name);
             let hint = did_you_mean(&profile.value, names);
             let help = "write \"default\" (10ms beats, 50ms lease), \"quick\" (4ms, 16ms) or \"fast\" (1ms, 4ms)";
-            m.error(
-                &profile.span,
-                format!("there is no profile \"{}\"{hint}", profile.value),
-                help,
-            );
+            m.error(&profile.span, format!("there is no profile \"{}\"{hint}", profile.value), help);
             return Timing::DEFAULT;
         };
         return *timing;
     }
     match (&raw.interval, &raw.lease) {
-        (Some(given), None) => m.error(
-            &given.span,
-            "`interval` is set, but `lease` is not",
-            "set both, or a `profile`",
-        ),
-        (None, Some(given)) => m.error(
-            &given.span,
-            "`lease` is set, but `interval` is not",
-            "set both, or a `profile`",
-        ),
+        (Some(given), None) => {
+            m.error(&given.span, "`interval` is set, but `lease` is not", "set both, or a `profile`")
+        }
+        (None, Some(given)) => {
+            m.error(&given.span, "`lease` is set, but `interval` is not", "set both, or a `profile`")
+        }
         _ => (),
     }
     let (Some(Some(interval)), Some(Some(lease))) = (interval, lease) else {
@@ -152,12 +113,7 @@ fn check_timing(raw: &RawCluster, m: &mut Mistakes<'_>) -> Timing {
     Timing::of(interval, lease)
 }
 
-fn check_duration(
-    given: &At<String>,
-    key: &str,
-    bounds: (Nanos, Nanos),
-    m: &mut Mistakes<'_>,
-) -> Option<Nanos> {
+fn check_duration(given: &At<String>, key: &str, bounds: (Nanos, Nanos), m: &mut Mistakes<'_>) -> Option<Nanos> {
     let (low, high) = bounds;
     let range = format!("from {} to {}", duration::show(low), duration::show(high));
     let Some(nanos) = duration::parse(&given.value) else {
@@ -186,19 +142,11 @@ fn read_key(key_file: &At<String>, file: &Path, m: &mut Mistakes<'_>) -> Option<
         Ok(key) => Some(key),
         Err(error) => {
             use std::error::Error as _;
-            let cause = error
-                .source()
-                .map_or_else(String::new, |s| format!(": {s}"));
+            let cause = error.source().map_or_else(String::new, |s| format!(": {s}"));
             let text = format!("{error}{cause}");
             let (message, help) = match text.split_once("; ") {
                 Some((message, help)) => (message.to_owned(), help.to_owned()),
-                None => (
-                    text,
-                    format!(
-                        "make one by `baton keygen {}`, and copy it to all machines",
-                        path.display()
-                    ),
-                ),
+                None => (text, format!("make one by `baton keygen {}`, and copy it to all machines", path.display())),
             };
             m.error(&key_file.span, message, help);
             None
@@ -219,31 +167,16 @@ pub(super) struct ThisPart {
 /// Checks `[this]`.
 pub(super) fn check_this(raw: &RawThis, m: &mut Mistakes<'_>) -> ThisPart {
     let metrics = raw.metrics.as_ref().and_then(|given| {
-        let parsed = given
-            .value
-            .parse::<SocketAddr>()
-            .ok()
-            .filter(|a| a.port() != 0);
+        let parsed = given.value.parse::<SocketAddr>().ok().filter(|a| a.port() != 0);
         if parsed.is_none() {
-            let message = format!(
-                "`metrics` is \"{}\", which is no address with a port",
-                given.value
-            );
-            m.error(
-                &given.span,
-                message,
-                "write an IP address and a port: \"127.0.0.1:9420\" or \"[::1]:9420\"",
-            );
+            let message = format!("`metrics` is \"{}\", which is no address with a port", given.value);
+            m.error(&given.span, message, "write an IP address and a port: \"127.0.0.1:9420\" or \"[::1]:9420\"");
         }
         parsed
     });
     if let Some(unenforced) = raw.unenforced_lease.as_ref().filter(|u| u.value) {
         let message = "the lease of this machine is not enforced in the kernel";
-        m.warning(
-            &unenforced.span,
-            message,
-            "a stopped agent goes on serving: use it for trials only",
-        );
+        m.warning(&unenforced.span, message, "a stopped agent goes on serving: use it for trials only");
     }
     ThisPart {
         data_dir: check_path(raw.data_dir.as_ref(), "data_dir", "/var/lib/baton", m),
@@ -255,12 +188,7 @@ pub(super) fn check_this(raw: &RawThis, m: &mut Mistakes<'_>) -> ThisPart {
     }
 }
 
-fn check_path(
-    given: Option<&At<String>>,
-    key: &str,
-    default: &str,
-    m: &mut Mistakes<'_>,
-) -> PathBuf {
+fn check_path(given: Option<&At<String>>, key: &str, default: &str, m: &mut Mistakes<'_>) -> PathBuf {
     let Some(given) = given else {
         return PathBuf::from(default);
     };

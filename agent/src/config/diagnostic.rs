@@ -36,11 +36,7 @@ impl std::error::Error for Mistake {}
 
 impl Diagnostic for Mistake {
     fn severity(&self) -> Option<Severity> {
-        Some(if self.warning {
-            Severity::Warning
-        } else {
-            Severity::Error
-        })
+        Some(if self.warning { Severity::Warning } else { Severity::Error })
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
@@ -65,14 +61,8 @@ impl ConfigError {
     /// The error of a file with this text. The mistakes are sorted by place.
     pub(super) fn new(file: &Path, text: &str, mut mistakes: Vec<Mistake>) -> Box<Self> {
         mistakes.sort_by_key(|m| m.span.as_ref().map_or(usize::MAX, |s| s.start));
-        let source = Box::new(
-            NamedSource::new(file.display().to_string(), text.to_owned()).with_language("TOML"),
-        );
-        Box::new(Self {
-            file: file.to_owned(),
-            source,
-            mistakes,
-        })
+        let source = Box::new(NamedSource::new(file.display().to_string(), text.to_owned()).with_language("TOML"));
+        Box::new(Self { file: file.to_owned(), source, mistakes })
     }
 
     /// The mistakes, in the order of the file.
@@ -82,16 +72,9 @@ impl ConfigError {
 
     /// A report for people, with the lines of the file; colours only if asked for.
     pub fn render(&self, colour: bool) -> String {
-        let theme = if colour {
-            miette::GraphicalTheme::unicode()
-        } else {
-            miette::GraphicalTheme::none()
-        };
+        let theme = if colour { miette::GraphicalTheme::unicode() } else { miette::GraphicalTheme::none() };
         let mut out = String::new();
-        let handler = GraphicalReportHandler::new_themed(theme)
-            .with_width(110)
-            .with_links(false)
-            .with_context_lines(1);
+        let handler = GraphicalReportHandler::new_themed(theme).with_width(110).with_links(false).with_context_lines(1);
         match handler.render_report(&mut out, self) {
             Ok(()) => out,
             Err(fmt::Error) => self.to_string(),
@@ -107,11 +90,7 @@ impl fmt::Display for ConfigError {
         let file = self.file.display();
         match (errors, warnings) {
             (0, n) => write!(f, "{file}: {n} {}", plural(n, "warning"))?,
-            (n, _) => write!(
-                f,
-                "{file}: {n} {}",
-                plural(n, "mistake")
-            )?,
+            (n, _) => write!(f, "{file}: {n} {}", plural(n, "mistake"))?,
         }
         if f.alternate() {
             for m in self.mistakes.iter().take(SHOWN_MAX) {
@@ -131,29 +110,16 @@ impl Diagnostic for ConfigError {
 
     fn severity(&self) -> Option<Severity> {
         let only_warnings = self.mistakes.iter().all(|m| m.warning);
-        Some(if only_warnings {
-            Severity::Warning
-        } else {
-            Severity::Error
-        })
+        Some(if only_warnings { Severity::Warning } else { Severity::Error })
     }
 
     fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
-        Some(Box::new(
-            self.mistakes
-                .iter()
-                .take(SHOWN_MAX)
-                .map(|m| m as &dyn Diagnostic),
-        ))
+        Some(Box::new(self.mistakes.iter().take(SHOWN_MAX).map(|m| m as &dyn Diagnostic)))
     }
 }
 
 fn plural(n: usize, word: &str) -> String {
-    if n == 1 {
-        word.to_owned()
-    } else {
-        format!("{word}s")
-    }
+    if n == 1 { word.to_owned() } else { format!("{word}s") }
 }
 
 /// The mistakes found so far in one text.
@@ -165,29 +131,16 @@ pub(super) struct Mistakes<'t> {
 impl<'t> Mistakes<'t> {
     /// None yet.
     pub(super) fn new(text: &'t str) -> Self {
-        Self {
-            text,
-            list: Vec::new(),
-        }
+        Self { text, list: Vec::new() }
     }
 
     /// An error at a place.
-    pub(super) fn error(
-        &mut self,
-        span: &Range<usize>,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
+    pub(super) fn error(&mut self, span: &Range<usize>, message: impl Into<String>, help: impl Into<String>) {
         self.push(Some(span.clone()), message.into(), help.into(), false);
     }
 
     /// A warning at a place.
-    pub(super) fn warning(
-        &mut self,
-        span: &Range<usize>,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
+    pub(super) fn warning(&mut self, span: &Range<usize>, message: impl Into<String>, help: impl Into<String>) {
         self.push(Some(span.clone()), message.into(), help.into(), true);
     }
 
@@ -205,13 +158,7 @@ impl<'t> Mistakes<'t> {
         // A span may end past the text when the parser blames the end of the file.
         let span = span.map(|s| s.start.min(self.text.len())..s.end.min(self.text.len()));
         let line = span.as_ref().map_or(0, |s| line_of(self.text, s.start));
-        self.list.push(Mistake {
-            message,
-            help,
-            span,
-            line,
-            warning,
-        });
+        self.list.push(Mistake { message, help, span, line, warning });
     }
 
     /// Whether any of them is more than a warning.
@@ -270,18 +217,12 @@ fn closest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<
 fn distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.chars().take(64).flat_map(char::to_lowercase).collect();
     let b: Vec<char> = b.chars().take(64).flat_map(char::to_lowercase).collect();
-    let mut rows: [Vec<usize>; 3] = [
-        vec![0; b.len() + 1],
-        (0..=b.len()).collect(),
-        vec![0; b.len() + 1],
-    ];
+    let mut rows: [Vec<usize>; 3] = [vec![0; b.len() + 1], (0..=b.len()).collect(), vec![0; b.len() + 1]];
     for i in 1..=a.len() {
         rows[2][0] = i;
         for j in 1..=b.len() {
             let cost = usize::from(a[i - 1] != b[j - 1]);
-            let mut best = (rows[1][j] + 1)
-                .min(rows[2][j - 1] + 1)
-                .min(rows[1][j - 1] + cost);
+            let mut best = (rows[1][j] + 1).min(rows[2][j - 1] + 1).min(rows[1][j - 1] + cost);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 best = best.min(rows[0][j - 2] + 1);
             }
@@ -299,10 +240,7 @@ mod tests {
     #[test]
     fn a_close_name_is_proposed_and_a_far_one_is_not() {
         let known = ["interval", "lease", "port"];
-        assert_eq!(
-            did_you_mean("intervall", known),
-            " (did you mean \"interval\"?)"
-        );
+        assert_eq!(did_you_mean("intervall", known), " (did you mean \"interval\"?)");
         assert_eq!(did_you_mean("laese", known), " (did you mean \"lease\"?)");
         assert_eq!(did_you_mean("colour", known), "");
     }

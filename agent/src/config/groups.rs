@@ -39,26 +39,15 @@ pub(super) fn check_groups(
         );
     }
     if let Some(surplus) = raw.get(GROUPS_MAX) {
-        m.error(
-            &surplus.span,
-            format!("there are {} groups", raw.len()),
-            format!("at most {GROUPS_MAX} are possible"),
-        );
+        m.error(&surplus.span, format!("there are {} groups", raw.len()), format!("at most {GROUPS_MAX} are possible"));
     }
     let vips: usize = raw.iter().map(|g| g.vips.len()).sum();
     if vips > VIPS_MAX {
-        m.error_nowhere(
-            format!("there are {vips} VIPs"),
-            format!("at most {VIPS_MAX} are possible in a cluster"),
-        );
+        m.error_nowhere(format!("there are {vips} VIPs"), format!("at most {VIPS_MAX} are possible in a cluster"));
     }
     let mut taken: Taken = voters
         .values()
-        .flat_map(|v| {
-            v.links
-                .iter()
-                .map(|l| (l.address, format!("the backplane of \"{}\"", v.name)))
-        })
+        .flat_map(|v| v.links.iter().map(|l| (l.address, format!("the backplane of \"{}\"", v.name))))
         .collect();
     let mut groups = BTreeMap::new();
     for r in raw {
@@ -76,12 +65,7 @@ pub(super) fn check_groups(
     groups
 }
 
-fn check_group(
-    r: &RawGroup,
-    voters: &BTreeMap<VoterId, Voter>,
-    taken: &mut Taken,
-    m: &mut Mistakes<'_>,
-) -> Group {
+fn check_group(r: &RawGroup, voters: &BTreeMap<VoterId, Voter>, taken: &mut Taken, m: &mut Mistakes<'_>) -> Group {
     let name = r.name.as_ref().map_or("?", |n| &n.value);
     let nodes = check_nodes(r, voters, m);
     let mut prefer = BTreeMap::new();
@@ -94,31 +78,16 @@ fn check_group(
         } else {
             m.error(
                 &node.span,
-                format!(
-                    "\"{}\" is preferred, but not among the `nodes` of this group",
-                    node.value
-                ),
+                format!("\"{}\" is preferred, but not among the `nodes` of this group", node.value),
                 "add it to `nodes`, or remove its score",
             );
         }
     }
     if r.vips.is_empty() {
-        m.error(
-            &r.span,
-            format!("the group \"{name}\" has no VIP"),
-            "add a [[group.vip]] with an `address`",
-        );
+        m.error(&r.span, format!("the group \"{name}\" has no VIP"), "add a [[group.vip]] with an `address`");
     }
-    let vips = r
-        .vips
-        .iter()
-        .filter_map(|v| check_vip(v, name, &nodes, voters, taken, m))
-        .collect();
-    let stickiness = r
-        .stickiness
-        .as_ref()
-        .and_then(|s| i32::try_from(s.value).ok())
-        .unwrap_or(STICKINESS);
+    let vips = r.vips.iter().filter_map(|v| check_vip(v, name, &nodes, voters, taken, m)).collect();
+    let stickiness = r.stickiness.as_ref().and_then(|s| i32::try_from(s.value).ok()).unwrap_or(STICKINESS);
     debug_assert!(i64::from(stickiness) <= SCORE_MAX);
     Group {
         id: GroupId::new(name),
@@ -131,17 +100,9 @@ fn check_group(
 }
 
 /// The nodes that may run the group: those named, else all.
-fn check_nodes(
-    r: &RawGroup,
-    voters: &BTreeMap<VoterId, Voter>,
-    m: &mut Mistakes<'_>,
-) -> Vec<VoterId> {
+fn check_nodes(r: &RawGroup, voters: &BTreeMap<VoterId, Voter>, m: &mut Mistakes<'_>) -> Vec<VoterId> {
     let Some(given) = &r.nodes else {
-        return voters
-            .values()
-            .filter(|v| v.role == Role::Node)
-            .map(|v| v.id)
-            .collect();
+        return voters.values().filter(|v| v.role == Role::Node).map(|v| v.id).collect();
     };
     if given.value.is_empty() {
         m.error(
@@ -156,11 +117,7 @@ fn check_nodes(
             continue;
         };
         if nodes.contains(&voter.id) {
-            m.error(
-                &node.span,
-                format!("\"{}\" is named twice", node.value),
-                "name it once",
-            );
+            m.error(&node.span, format!("\"{}\" is named twice", node.value), "name it once");
         } else {
             nodes.push(voter.id);
         }
@@ -170,36 +127,19 @@ fn check_nodes(
 }
 
 /// The voter with this name, if it is a node; a mistake otherwise.
-fn node_named<'v>(
-    name: &At<String>,
-    voters: &'v BTreeMap<VoterId, Voter>,
-    m: &mut Mistakes<'_>,
-) -> Option<&'v Voter> {
-    let nodes = || {
-        voters
-            .values()
-            .filter(|v| v.role == Role::Node)
-            .map(|v| &*v.name)
-    };
+fn node_named<'v>(name: &At<String>, voters: &'v BTreeMap<VoterId, Voter>, m: &mut Mistakes<'_>) -> Option<&'v Voter> {
+    let nodes = || voters.values().filter(|v| v.role == Role::Node).map(|v| &*v.name);
     let help = || format!("the nodes are: {}", nodes().collect::<Vec<_>>().join(", "));
     match voters.values().find(|v| *v.name == *name.value) {
         Some(v) if v.role == Role::Node => Some(v),
         Some(_) => {
-            m.error(
-                &name.span,
-                format!("\"{}\" is an arbiter and runs no group", name.value),
-                help(),
-            );
+            m.error(&name.span, format!("\"{}\" is an arbiter and runs no group", name.value), help());
             None
         }
         None => {
             m.error(
                 &name.span,
-                format!(
-                    "no node is called \"{}\"{}",
-                    name.value,
-                    did_you_mean(&name.value, nodes())
-                ),
+                format!("no node is called \"{}\"{}", name.value, did_you_mean(&name.value, nodes())),
                 help(),
             );
             None
@@ -217,23 +157,12 @@ fn check_vip(
 ) -> Option<Vip> {
     let device = check_devices(r, nodes, voters, m);
     let (address, prefix) = check_address(r.address.as_ref()?, group, taken, m)?;
-    Some(Vip {
-        address,
-        prefix,
-        device,
-    })
+    Some(Vip { address, prefix, device })
 }
 
-fn check_address(
-    given: &At<String>,
-    group: &str,
-    taken: &mut Taken,
-    m: &mut Mistakes<'_>,
-) -> Option<(IpAddr, u8)> {
+fn check_address(given: &At<String>, group: &str, taken: &mut Taken, m: &mut Mistakes<'_>) -> Option<(IpAddr, u8)> {
     let text = &given.value;
-    let (address, prefix) = text
-        .split_once('/')
-        .map_or((text.as_str(), None), |(a, p)| (a, Some(p)));
+    let (address, prefix) = text.split_once('/').map_or((text.as_str(), None), |(a, p)| (a, Some(p)));
     let Ok(address) = address.parse::<IpAddr>() else {
         m.error(
             &given.span,
@@ -258,15 +187,15 @@ fn check_address(
     }
     let longest = if address.is_ipv4() { 32 } else { 128 };
     let Some(prefix) = prefix else {
-        m.error(&given.span, format!("the VIP {address} has no prefix length"), format!("write that of its network, such as \"{address}/24\", or \"{address}/{longest}\" for none"));
+        m.error(
+            &given.span,
+            format!("the VIP {address} has no prefix length"),
+            format!("write that of its network, such as \"{address}/24\", or \"{address}/{longest}\" for none"),
+        );
         return None;
     };
     let digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
-    let Some(prefix) = prefix
-        .parse::<u8>()
-        .ok()
-        .filter(|p| digits && (1..=longest).contains(p))
-    else {
+    let Some(prefix) = prefix.parse::<u8>().ok().filter(|p| digits && (1..=longest).contains(p)) else {
         m.error(
             &given.span,
             format!("\"/{prefix}\" is no prefix length of {address}"),
@@ -279,11 +208,7 @@ fn check_address(
     {
         let host_bits = u32::from(v4) & (u32::MAX >> prefix);
         if host_bits == 0 || host_bits == u32::MAX >> prefix {
-            let which = if host_bits == 0 {
-                "network"
-            } else {
-                "broadcast"
-            };
+            let which = if host_bits == 0 { "network" } else { "broadcast" };
             m.error(
                 &given.span,
                 format!("{address} is the {which} address of its own /{prefix}"),
@@ -303,9 +228,7 @@ fn check_devices(
 ) -> BTreeMap<VoterId, String> {
     let nodes = nodes.iter().filter_map(|id| voters.get(id));
     match &r.device {
-        None => nodes
-            .filter_map(|node| only_front(node, &r.span, m))
-            .collect(),
+        None => nodes.filter_map(|node| only_front(node, &r.span, m)).collect(),
         Some(RawDevice::Everywhere(device)) => {
             check_device(device, m);
             nodes.map(|node| on_node(node, device, m)).collect()
@@ -320,16 +243,8 @@ fn check_devices(
                 match table.iter().find(|(name, _)| *name.value == *node.name) {
                     Some((_, device)) => devices.extend([on_node(node, device, m)]),
                     None => {
-                        let help = format!(
-                            "add `{} = \"…\"`, one of its fronts: {}",
-                            node.name,
-                            node.front.join(", ")
-                        );
-                        m.error(
-                            span,
-                            format!("the VIP has no device on node \"{}\"", node.name),
-                            help,
-                        );
+                        let help = format!("add `{} = \"…\"`, one of its fronts: {}", node.name, node.front.join(", "));
+                        m.error(span, format!("the VIP has no device on node \"{}\"", node.name), help);
                     }
                 }
             }
@@ -338,29 +253,14 @@ fn check_devices(
     }
 }
 
-fn only_front(
-    node: &Voter,
-    place: &Range<usize>,
-    m: &mut Mistakes<'_>,
-) -> Option<(VoterId, String)> {
+fn only_front(node: &Voter, place: &Range<usize>, m: &mut Mistakes<'_>) -> Option<(VoterId, String)> {
     if let [only] = node.front.as_slice() {
         return Some((node.id, only.clone()));
     }
     // A node without any front is a mistake of its own, said already.
     if !node.front.is_empty() {
-        let help = format!(
-            "write `device = …`; the fronts of \"{}\" are: {}",
-            node.name,
-            node.front.join(", ")
-        );
-        m.error(
-            place,
-            format!(
-                "the VIP has no `device`, and node \"{}\" has several fronts",
-                node.name
-            ),
-            help,
-        );
+        let help = format!("write `device = …`; the fronts of \"{}\" are: {}", node.name, node.front.join(", "));
+        m.error(place, format!("the VIP has no `device`, and node \"{}\" has several fronts", node.name), help);
     }
     None
 }
@@ -368,14 +268,8 @@ fn only_front(
 fn on_node(node: &Voter, device: &At<String>, m: &mut Mistakes<'_>) -> (VoterId, String) {
     if !node.front.is_empty() && !node.front.contains(&device.value) {
         let hint = did_you_mean(&device.value, node.front.iter().map(String::as_str));
-        let message = format!(
-            "the device \"{}\" is not a front of node \"{}\"{hint}",
-            device.value, node.name
-        );
-        let help = format!(
-            "its fronts are: {}; name one of them, or add this one to `front`",
-            node.front.join(", ")
-        );
+        let message = format!("the device \"{}\" is not a front of node \"{}\"{hint}", device.value, node.name);
+        let help = format!("its fronts are: {}; name one of them, or add this one to `front`", node.front.join(", "));
         m.error(&device.span, message, help);
     }
     (node.id, device.value.clone())

@@ -53,9 +53,7 @@ pub enum KeyError {
         uid: u32,
     },
     /// It is no key file.
-    #[error(
-        "the file {path} is no Baton key: {what}; make one by `baton keygen {path}` and copy it to all machines"
-    )]
+    #[error("the file {path} is no Baton key: {what}; make one by `baton keygen {path}` and copy it to all machines")]
     Format {
         /// The file.
         path: PathBuf,
@@ -101,67 +99,38 @@ impl ClusterKey {
 
     /// Reads a key file and checks that nobody else can.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let unreadable = |source| KeyError::Unreadable {
-            path: path.to_owned(),
-            source,
-        };
-        let format = |what: &str| KeyError::Format {
-            path: path.to_owned(),
-            what: what.to_owned(),
-        };
+        let unreadable = |source| KeyError::Unreadable { path: path.to_owned(), source };
+        let format = |what: &str| KeyError::Format { path: path.to_owned(), what: what.to_owned() };
         // O_NONBLOCK: opening a FIFO by mistake must not hang.
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)
-            .map_err(unreadable)?;
+        let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unreadable)?;
         let meta = file.metadata().map_err(unreadable)?;
         if !meta.is_file() {
             return Err(format("it is not a regular file"));
         }
         let mode = meta.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
-            return Err(KeyError::OpenToOthers {
-                path: path.to_owned(),
-                mode,
-            });
+            return Err(KeyError::OpenToOthers { path: path.to_owned(), mode });
         }
         let uid = meta.uid();
         if uid != 0 && uid != rustix::process::geteuid().as_raw() {
-            return Err(KeyError::Foreign {
-                path: path.to_owned(),
-                uid,
-            });
+            return Err(KeyError::Foreign { path: path.to_owned(), uid });
         }
         let mut text = Vec::new();
-        file.take(FILE_BYTES_MAX + 1)
-            .read_to_end(&mut text)
-            .map_err(unreadable)?;
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text).map_err(unreadable)?;
         parse(&text).map_err(|what| format(&what))
     }
 
     /// Writes a new random key, mode 0600, and refuses to overwrite anything.
     pub fn generate(path: &Path) -> Result<Self, KeyError> {
         let mut key = [0; KEY_BYTES];
-        OsRng
-            .try_fill_bytes(&mut key)
-            .map_err(|e| KeyError::Random(e.to_string()))?;
+        OsRng.try_fill_bytes(&mut key).map_err(|e| KeyError::Random(e.to_string()))?;
         let hex: String = key.iter().map(|b| format!("{b:02x}")).collect();
         let unwritable = |source: io::Error| match source.kind() {
-            io::ErrorKind::AlreadyExists => KeyError::Exists {
-                path: path.to_owned(),
-            },
-            _ => KeyError::Unwritable {
-                path: path.to_owned(),
-                source,
-            },
+            io::ErrorKind::AlreadyExists => KeyError::Exists { path: path.to_owned() },
+            _ => KeyError::Unwritable { path: path.to_owned(), source },
         };
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(unwritable)?;
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(unwritable)?;
         let write = |file: &mut fs::File| {
             // The mode given to open(2) is narrowed by the umask; this also holds with a odd one.
             file.set_permissions(fs::Permissions::from_mode(0o600))?;
@@ -171,10 +140,7 @@ impl ClusterKey {
         if let Err(source) = write(&mut file) {
             // Half a key is worse than none; if even this fails the error below says enough.
             drop(fs::remove_file(path));
-            return Err(KeyError::Unwritable {
-                path: path.to_owned(),
-                source,
-            });
+            return Err(KeyError::Unwritable { path: path.to_owned(), source });
         }
         Ok(Self(key))
     }
@@ -218,22 +184,14 @@ fn parse(text: &[u8]) -> Result<ClusterKey, String> {
     }
     let hex = lines.next().unwrap_or_default().trim().as_bytes();
     if hex.len() != 2 * KEY_BYTES {
-        return Err(format!(
-            "its second line has {} characters, not {}",
-            hex.len(),
-            2 * KEY_BYTES
-        ));
+        return Err(format!("its second line has {} characters, not {}", hex.len(), 2 * KEY_BYTES));
     }
     if lines.any(|l| !l.trim().is_empty()) {
         return Err("it has more than two lines".into());
     }
     let mut key = [0; KEY_BYTES];
     for (byte, pair) in key.iter_mut().zip(hex.chunks_exact(2)) {
-        let digit = |c: u8| {
-            char::from(c)
-                .to_digit(16)
-                .and_then(|d| u8::try_from(d).ok())
-        };
+        let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
         match (digit(pair[0]), digit(pair[1])) {
             (Some(high), Some(low)) => *byte = high << 4 | low,
             _ => return Err("its second line is not hexadecimal".into()),
@@ -255,19 +213,9 @@ mod tests {
         let path = dir.path().join("key");
         let key = ClusterKey::generate(&path).unwrap();
         assert_eq!(ClusterKey::read(&path).unwrap(), key);
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
-            0o600
-        );
-        assert!(matches!(
-            ClusterKey::generate(&path),
-            Err(KeyError::Exists { .. })
-        ));
-        assert_eq!(
-            ClusterKey::read(&path).unwrap(),
-            key,
-            "the refused second keygen changed nothing"
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert!(matches!(ClusterKey::generate(&path), Err(KeyError::Exists { .. })));
+        assert_eq!(ClusterKey::read(&path).unwrap(), key, "the refused second keygen changed nothing");
     }
 
     #[test]
@@ -277,10 +225,7 @@ mod tests {
         assert_ne!(key.beat_key("a"), key.beat_key("b"));
         let psk = key.channel_psk("a");
         assert_ne!(key.beat_key("a")[0].to_le_bytes(), psk[..8]);
-        assert_ne!(
-            key.channel_psk("a"),
-            ClusterKey::from_bytes([8; 32]).channel_psk("a")
-        );
+        assert_ne!(key.channel_psk("a"), ClusterKey::from_bytes([8; 32]).channel_psk("a"));
         assert_eq!(key.channel_psk("a"), key.clone().channel_psk("a"));
     }
 
@@ -294,16 +239,10 @@ mod tests {
             (hex.clone(), "first line"),
             (format!("{HEADER}\n"), "0 characters"),
             (format!("{HEADER}\n{}\n", &hex[2..]), "62 characters"),
-            (
-                format!("{HEADER}\n{}\n", "zz".repeat(32)),
-                "not hexadecimal",
-            ),
+            (format!("{HEADER}\n{}\n", "zz".repeat(32)), "not hexadecimal"),
             (format!("{HEADER}\n{}\n", "00".repeat(32)), "all zeros"),
             (format!("{HEADER}\n{hex}\nmore\n"), "more than two lines"),
-            (
-                format!("{HEADER}\n{hex}\n{}", " ".repeat(2000)),
-                "longer than",
-            ),
+            (format!("{HEADER}\n{hex}\n{}", " ".repeat(2000)), "longer than"),
         ] {
             fs::write(&path, &text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -311,17 +250,8 @@ mod tests {
             assert!(error.contains(reason), "{error}");
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(
-            ClusterKey::read(&path),
-            Err(KeyError::OpenToOthers { mode: 0o640, .. })
-        ));
-        assert!(matches!(
-            ClusterKey::read(dir.path()),
-            Err(KeyError::Format { .. })
-        ));
-        assert!(matches!(
-            ClusterKey::read(&dir.path().join("none")),
-            Err(KeyError::Unreadable { .. })
-        ));
+        assert!(matches!(ClusterKey::read(&path), Err(KeyError::OpenToOthers { mode: 0o640, .. })));
+        assert!(matches!(ClusterKey::read(dir.path()), Err(KeyError::Format { .. })));
+        assert!(matches!(ClusterKey::read(&dir.path().join("none")), Err(KeyError::Unreadable { .. })));
     }
 }

@@ -80,32 +80,18 @@ fn read(file: &Path) -> Result<String, Box<ConfigError>> {
         m.error_nowhere(message, help);
         ConfigError::new(file, "", m.into_list())
     };
-    let unreadable = |e: std::io::Error| {
-        refuse(
-            format!("it cannot be read: {e}"),
-            "name the right file by `--config FILE`",
-        )
-    };
+    let unreadable =
+        |e: std::io::Error| refuse(format!("it cannot be read: {e}"), "name the right file by `--config FILE`");
     let handle = fs::File::open(file).map_err(unreadable)?;
     if !handle.metadata().map_err(unreadable)?.is_file() {
-        return Err(refuse(
-            "it is not a regular file".into(),
-            "name the right file by `--config FILE`",
-        ));
+        return Err(refuse("it is not a regular file".into(), "name the right file by `--config FILE`"));
     }
     let mut bytes = Vec::new();
-    handle
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    handle.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(refuse(
-            "it is larger than 4 MiB".into(),
-            "no configuration is that large: name the right file",
-        ));
+        return Err(refuse("it is larger than 4 MiB".into(), "no configuration is that large: name the right file"));
     }
-    String::from_utf8(bytes)
-        .map_err(|e| refuse(format!("it is not UTF-8 text: {e}"), "name a TOML file"))
+    String::from_utf8(bytes).map_err(|e| refuse(format!("it is not UTF-8 text: {e}"), "name a TOML file"))
 }
 
 /// Checks a text. Mistakes of syntax, of schema and between keys are all reported together where they can be told apart.
@@ -116,11 +102,7 @@ fn check(file: &Path, text: &str, name: Option<&str>) -> Result<Loaded, Box<Conf
         let span = e.span().unwrap_or(0..0);
         // The first error of a line says what is wrong; the next ones are its echo.
         if !m.blames_line_of(&span) {
-            m.error(
-                &span,
-                format!("this is not TOML: {}", e.message()),
-                "see https://toml.io for how to write it",
-            );
+            m.error(&span, format!("this is not TOML: {}", e.message()), "see https://toml.io for how to write it");
         }
     }
     let broken_lines = m.lines();
@@ -144,21 +126,12 @@ fn check(file: &Path, text: &str, name: Option<&str>) -> Result<Loaded, Box<Conf
     let (false, Some(id), Some(key)) = (refused, me, cluster.key) else {
         return Err(ConfigError::new(file, text, mistakes));
     };
-    let shared = Shared {
-        name: cluster.name,
-        timing: cluster.timing,
-        port: cluster.port,
-        voters,
-        groups,
-    };
+    let shared = Shared { name: cluster.name, timing: cluster.timing, port: cluster.port, voters, groups };
     let digest = match digest::digest(&shared) {
         Ok(digest) => digest,
         Err(e) => {
             let mut m = Mistakes::new(text);
-            m.error_nowhere(
-                format!("its digest cannot be taken: {e}"),
-                "report this as a bug of Baton",
-            );
+            m.error_nowhere(format!("its digest cannot be taken: {e}"), "report this as a bug of Baton");
             return Err(ConfigError::new(file, text, m.into_list()));
         }
     };
@@ -172,19 +145,7 @@ fn check(file: &Path, text: &str, name: Option<&str>) -> Result<Loaded, Box<Conf
         unenforced_lease: this.unenforced_lease,
         realtime: this.realtime,
     };
-    let texts = mistakes
-        .iter()
-        .map(|w| format!("{}: {}", w.message, w.help))
-        .collect();
+    let texts = mistakes.iter().map(|w| format!("{}: {}", w.message, w.help)).collect();
     let warnings = (!mistakes.is_empty()).then(|| ConfigError::new(file, text, mistakes));
-    Ok(Loaded {
-        config: Config {
-            shared,
-            this,
-            key,
-            digest,
-            warnings: texts,
-        },
-        warnings,
-    })
+    Ok(Loaded { config: Config { shared, this, key, digest, warnings: texts }, warnings })
 }

@@ -153,9 +153,7 @@ impl Shared {
 
     /// A voter's name, or its number if nobody has that number.
     pub fn name_of(&self, id: VoterId) -> Arc<str> {
-        self.voters
-            .get(&id)
-            .map_or_else(|| Arc::from(id.to_string()), |v| v.name.clone())
+        self.voters.get(&id).map_or_else(|| Arc::from(id.to_string()), |v| v.name.clone())
     }
 
     /// The voter with a name.

@@ -89,27 +89,13 @@ impl Raw {
         let mut root = Table::root(entries);
         let cluster = root.table(m, "cluster");
         if cluster.is_none() && root.any("cluster").is_none() {
-            m.error_nowhere(
-                "the file has no section [cluster]",
-                "add [cluster] with at least `name` and `key_file`",
-            );
+            m.error_nowhere("the file has no section [cluster]", "add [cluster] with at least `name` and `key_file`");
         }
         let raw = Self {
             cluster: cluster.map(|t| RawCluster::read(t, m)).unwrap_or_default(),
-            this: root
-                .table(m, "this")
-                .map(|t| RawThis::read(t, m))
-                .unwrap_or_default(),
-            voters: root
-                .tables(m, "voter", "voter")
-                .into_iter()
-                .map(|t| RawVoter::read(t, m))
-                .collect(),
-            groups: root
-                .tables(m, "group", "group")
-                .into_iter()
-                .map(|t| RawGroup::read(t, m))
-                .collect(),
+            this: root.table(m, "this").map(|t| RawThis::read(t, m)).unwrap_or_default(),
+            voters: root.tables(m, "voter", "voter").into_iter().map(|t| RawVoter::read(t, m)).collect(),
+            groups: root.tables(m, "group", "group").into_iter().map(|t| RawGroup::read(t, m)).collect(),
         };
         root.finish(m);
         raw
@@ -119,11 +105,7 @@ impl Raw {
 impl RawCluster {
     fn read(mut t: Table<'_, '_>, m: &mut Mistakes<'_>) -> Self {
         let raw = Self {
-            name: t.required(
-                m,
-                "name",
-                "give the cluster a name, the same on all machines: `name = \"lb\"`",
-            ),
+            name: t.required(m, "name", "give the cluster a name, the same on all machines: `name = \"lb\"`"),
             key_file: t.required(
                 m,
                 "key_file",
@@ -161,7 +143,11 @@ impl RawVoter {
             span: t.span().clone(),
             id: t.integer(m, "id", 1, 8),
             name: t.required(m, "name", "name the machine, as `[this] name` or its host name says"),
-            role: t.required(m, "role", "write `role = \"node\"` for a machine with VIPs, `role = \"arbiter\"` for one that only votes"),
+            role: t.required(
+                m,
+                "role",
+                "write `role = \"node\"` for a machine with VIPs, `role = \"arbiter\"` for one that only votes",
+            ),
             backplane: t.strings(m, "backplane", "[\"10.0.0.1\"]"),
             hook: t.strings(m, "hook", "[\"auto\"]"),
             front: t.strings(m, "front", "[\"eth0\"]"),
@@ -188,17 +174,10 @@ impl RawGroup {
             span: t.span().clone(),
             name: t.required(m, "name", "name the group: `name = \"web\"`"),
             nodes: t.strings(m, "nodes", "[\"lb1\", \"lb2\"]"),
-            prefer: t
-                .any("prefer")
-                .map(|v| read_prefer(&v, m))
-                .unwrap_or_default(),
+            prefer: t.any("prefer").map(|v| read_prefer(&v, m)).unwrap_or_default(),
             stickiness: t.integer(m, "stickiness", 0, SCORE_MAX),
             failback: t.boolean(m, "failback"),
-            vips: t
-                .tables(m, "vip", "group.vip")
-                .into_iter()
-                .map(|t| RawVip::read(t, m))
-                .collect(),
+            vips: t.tables(m, "vip", "group.vip").into_iter().map(|t| RawVip::read(t, m)).collect(),
         };
         t.finish(m);
         raw
@@ -207,11 +186,7 @@ impl RawGroup {
 
 fn read_prefer(v: &Value<'_, '_>, m: &mut Mistakes<'_>) -> Vec<(At<String>, At<i64>)> {
     let DeValue::Table(entries) = v.value else {
-        m.error(
-            &v.span,
-            "`prefer` must be a table of scores",
-            "write `prefer = { lb1 = 100 }`",
-        );
+        m.error(&v.span, "`prefer` must be a table of scores", "write `prefer = { lb1 = 100 }`");
         return Vec::new();
     };
     let mut scores = Vec::new();
@@ -255,11 +230,7 @@ impl RawDevice {
             }
             _ => {
                 let help = "write `device = \"eth0\"`, or one a node: `device = { lb1 = \"eth0\", lb2 = \"ens3\" }`";
-                m.error(
-                    &v.span,
-                    "`device` must be a name, or a table of names by node",
-                    help,
-                );
+                m.error(&v.span, "`device` must be a name, or a table of names by node", help);
                 None
             }
         }

@@ -18,10 +18,7 @@ pub(super) struct At<T> {
 impl<T> At<T> {
     /// Another value at the same place.
     pub fn with<U>(&self, value: U) -> At<U> {
-        At {
-            value,
-            span: self.span.clone(),
-        }
+        At { value, span: self.span.clone() }
     }
 }
 
@@ -39,12 +36,7 @@ pub(super) struct Table<'t, 'i> {
 impl<'t, 'i> Table<'t, 'i> {
     /// The whole file.
     pub fn root(entries: &'t DeTable<'i>) -> Self {
-        Self {
-            name: "the file".into(),
-            span: 0..0,
-            entries,
-            asked: Vec::new(),
-        }
+        Self { name: "the file".into(), span: 0..0, entries, asked: Vec::new() }
     }
 
     /// Where the table is: its header.
@@ -58,25 +50,16 @@ impl<'t, 'i> Table<'t, 'i> {
             self.asked.push(key);
         }
         let value = self.entries.get(key)?;
-        Some(At {
-            value: value.get_ref(),
-            span: value.span(),
-        })
+        Some(At { value: value.get_ref(), span: value.span() })
     }
 
     /// A string.
     pub fn string(&mut self, m: &mut Mistakes<'_>, key: &'static str) -> Option<At<String>> {
-        self.any(key)
-            .and_then(|v| as_string(m, &self.name, key, &v))
+        self.any(key).and_then(|v| as_string(m, &self.name, key, &v))
     }
 
     /// A string that must be there. `help` says what would be right.
-    pub fn required(
-        &mut self,
-        m: &mut Mistakes<'_>,
-        key: &'static str,
-        help: &str,
-    ) -> Option<At<String>> {
+    pub fn required(&mut self, m: &mut Mistakes<'_>, key: &'static str, help: &str) -> Option<At<String>> {
         if !self.entries.contains_key(key) {
             self.missing(m, key, help);
         }
@@ -89,13 +72,7 @@ impl<'t, 'i> Table<'t, 'i> {
     }
 
     /// A whole number within bounds.
-    pub fn integer(
-        &mut self,
-        m: &mut Mistakes<'_>,
-        key: &'static str,
-        low: i64,
-        high: i64,
-    ) -> Option<At<i64>> {
+    pub fn integer(&mut self, m: &mut Mistakes<'_>, key: &'static str, low: i64, high: i64) -> Option<At<i64>> {
         let value = self.any(key)?;
         as_integer(m, &format!("`{key}`"), &value, low, high)
     }
@@ -117,12 +94,7 @@ impl<'t, 'i> Table<'t, 'i> {
     }
 
     /// A list of strings; `None` if the key is not there.
-    pub fn strings(
-        &mut self,
-        m: &mut Mistakes<'_>,
-        key: &'static str,
-        example: &str,
-    ) -> Option<At<Vec<At<String>>>> {
+    pub fn strings(&mut self, m: &mut Mistakes<'_>, key: &'static str, example: &str) -> Option<At<Vec<At<String>>>> {
         let v = self.any(key)?;
         let DeValue::Array(items) = v.value else {
             m.error(
@@ -133,14 +105,8 @@ impl<'t, 'i> Table<'t, 'i> {
             return None;
         };
         let read = |item: &toml::Spanned<DeValue<'i>>| {
-            let item = At {
-                value: item.get_ref(),
-                span: item.span(),
-            };
-            as_string(m, &self.name, key, &item).map(|s| At {
-                value: s.value,
-                span: item.span,
-            })
+            let item = At { value: item.get_ref(), span: item.span() };
+            as_string(m, &self.name, key, &item).map(|s| At { value: s.value, span: item.span })
         };
         Some(v.with(items.iter().filter_map(read).collect()))
     }
@@ -148,38 +114,21 @@ impl<'t, 'i> Table<'t, 'i> {
     /// A table of its own.
     pub fn table(&mut self, m: &mut Mistakes<'_>, key: &'static str) -> Option<Table<'t, 'i>> {
         let v = self.any(key)?;
-        self.as_table(
-            m,
-            format!("[{key}]"),
-            &v,
-            &format!("write a section `[{key}]`"),
-        )
+        self.as_table(m, format!("[{key}]"), &v, &format!("write a section `[{key}]`"))
     }
 
     /// A list of tables, `[[key]]`. `name` is what messages call one of them.
-    pub fn tables(
-        &mut self,
-        m: &mut Mistakes<'_>,
-        key: &'static str,
-        header: &str,
-    ) -> Vec<Table<'t, 'i>> {
+    pub fn tables(&mut self, m: &mut Mistakes<'_>, key: &'static str, header: &str) -> Vec<Table<'t, 'i>> {
         let Some(v) = self.any(key) else {
             return Vec::new();
         };
         let help = format!("write one section `[[{header}]]` for each");
         let DeValue::Array(items) = v.value else {
-            m.error(
-                &v.span,
-                wrong_type(&format!("`{key}`"), "a list of sections", v.value),
-                help,
-            );
+            m.error(&v.span, wrong_type(&format!("`{key}`"), "a list of sections", v.value), help);
             return Vec::new();
         };
         let read = |item: &'t toml::Spanned<DeValue<'i>>| {
-            let item = At {
-                value: item.get_ref(),
-                span: item.span(),
-            };
+            let item = At { value: item.get_ref(), span: item.span() };
             self.as_table(m, format!("[[{header}]]"), &item, &help)
         };
         items.iter().filter_map(read).collect()
@@ -187,44 +136,17 @@ impl<'t, 'i> Table<'t, 'i> {
 
     /// Every key of the table, as names given by the user (not checked against known keys).
     pub fn entries(&self) -> Vec<(At<String>, Value<'t, 'i>)> {
-        let entry = |(k, v): (
-            &toml::Spanned<std::borrow::Cow<'i, str>>,
-            &'t toml::Spanned<DeValue<'i>>,
-        )| {
-            (
-                At {
-                    value: k.get_ref().to_string(),
-                    span: k.span(),
-                },
-                At {
-                    value: v.get_ref(),
-                    span: v.span(),
-                },
-            )
+        let entry = |(k, v): (&toml::Spanned<std::borrow::Cow<'i, str>>, &'t toml::Spanned<DeValue<'i>>)| {
+            (At { value: k.get_ref().to_string(), span: k.span() }, At { value: v.get_ref(), span: v.span() })
         };
         self.entries.iter().map(entry).collect()
     }
 
-    fn as_table(
-        &self,
-        m: &mut Mistakes<'_>,
-        name: String,
-        v: &Value<'t, 'i>,
-        help: &str,
-    ) -> Option<Table<'t, 'i>> {
+    fn as_table(&self, m: &mut Mistakes<'_>, name: String, v: &Value<'t, 'i>, help: &str) -> Option<Table<'t, 'i>> {
         match v.value {
-            DeValue::Table(entries) => Some(Table {
-                name,
-                span: v.span.clone(),
-                entries,
-                asked: Vec::new(),
-            }),
+            DeValue::Table(entries) => Some(Table { name, span: v.span.clone(), entries, asked: Vec::new() }),
             other => {
-                m.error(
-                    &v.span,
-                    wrong_type(&format!("`{name}`"), "a section", other),
-                    help,
-                );
+                m.error(&v.span, wrong_type(&format!("`{name}`"), "a section", other), help);
                 None
             }
         }
@@ -248,33 +170,18 @@ impl<'t, 'i> Table<'t, 'i> {
 }
 
 /// The string in a value.
-pub(super) fn as_string(
-    m: &mut Mistakes<'_>,
-    table: &str,
-    key: &str,
-    v: &Value<'_, '_>,
-) -> Option<At<String>> {
+pub(super) fn as_string(m: &mut Mistakes<'_>, table: &str, key: &str, v: &Value<'_, '_>) -> Option<At<String>> {
     match v.value {
         DeValue::String(s) => Some(v.with(s.to_string())),
         other => {
-            m.error(
-                &v.span,
-                wrong_type(&format!("`{key}` in {table}"), "a string", other),
-                "put it in double quotes",
-            );
+            m.error(&v.span, wrong_type(&format!("`{key}` in {table}"), "a string", other), "put it in double quotes");
             None
         }
     }
 }
 
 /// The whole number in a value, within bounds.
-pub(super) fn as_integer(
-    m: &mut Mistakes<'_>,
-    what: &str,
-    v: &Value<'_, '_>,
-    low: i64,
-    high: i64,
-) -> Option<At<i64>> {
+pub(super) fn as_integer(m: &mut Mistakes<'_>, what: &str, v: &Value<'_, '_>, low: i64, high: i64) -> Option<At<i64>> {
     let help = format!("write a whole number from {low} to {high}, without quotes");
     let DeValue::Integer(n) = v.value else {
         m.error(&v.span, wrong_type(what, "a whole number", v.value), help);

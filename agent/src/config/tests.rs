@@ -21,17 +21,10 @@ fn example(dir: &Path) -> String {
 
 fn mistakes(text: &str) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
-    let text = text.replace(
-        "/etc/baton/cluster.key",
-        example_key(dir.path()).to_str().unwrap(),
-    );
+    let text = text.replace("/etc/baton/cluster.key", example_key(dir.path()).to_str().unwrap());
     match check(&dir.path().join("x.toml"), &text, None) {
         Ok(loaded) => loaded.config.warnings,
-        Err(e) => e
-            .mistakes()
-            .iter()
-            .map(|m| format!("{}: {}", m.line, m.message))
-            .collect(),
+        Err(e) => e.mistakes().iter().map(|m| format!("{}: {}", m.line, m.message)).collect(),
     }
 }
 
@@ -48,11 +41,7 @@ fn the_example_is_accepted_without_a_warning() {
     fs::write(&file, example(dir.path())).unwrap();
     let loaded = load(&file, None).unwrap();
     let config = loaded.config;
-    assert!(
-        loaded.warnings.is_none() && config.warnings.is_empty(),
-        "{:?}",
-        config.warnings
-    );
+    assert!(loaded.warnings.is_none() && config.warnings.is_empty(), "{:?}", config.warnings);
     assert_eq!(config.shared.timing, Timing::DEFAULT);
     assert_eq!(config.this.id, VoterId(1));
     assert_eq!(config.me().unwrap().front, ["eth0"]);
@@ -60,11 +49,7 @@ fn the_example_is_accepted_without_a_warning() {
     let web = &config.shared.groups[&GroupId::new("web")];
     assert_eq!(web.nodes, [VoterId(1), VoterId(2)]);
     assert_eq!(web.vips[0].device[&VoterId(2)], "ens3");
-    assert_eq!(
-        web.vips[1].device[&VoterId(2)],
-        "ens3",
-        "the only front is the default device"
-    );
+    assert_eq!(web.vips[1].device[&VoterId(2)], "ens3", "the only front is the default device");
     assert_eq!(config.socket(), Path::new("/run/baton/control.sock"));
     assert_eq!(socket_of(Some(&file)).unwrap(), config.socket());
     assert_eq!(load(&file, Some("lb2")).unwrap().config.this.id, VoterId(2));
@@ -77,56 +62,25 @@ fn the_digest_is_over_what_must_be_equal_and_nothing_else() {
     let text = example(dir.path());
     let digest = |text: &str, name| check(&file, text, name).unwrap().config.digest;
     let first = digest(&text, None);
-    assert_eq!(
-        digest(&text, Some("lb2")),
-        first,
-        "who this machine is does not count"
-    );
-    assert_eq!(
-        digest(&text.replace("/var/lib/baton", "/srv/baton"), None),
-        first,
-        "[this] does not count"
-    );
-    assert_eq!(
-        digest(
-            &text.replace(
-                "profile = \"default\"",
-                "interval = \"10ms\"\nlease = \"50ms\""
-            ),
-            None
-        ),
-        first
-    );
+    assert_eq!(digest(&text, Some("lb2")), first, "who this machine is does not count");
+    assert_eq!(digest(&text.replace("/var/lib/baton", "/srv/baton"), None), first, "[this] does not count");
+    assert_eq!(digest(&text.replace("profile = \"default\"", "interval = \"10ms\"\nlease = \"50ms\""), None), first);
     for (from, to) in [
         ("192.0.2.10", "192.0.2.11"),
         ("profile = \"default\"", "profile = \"quick\""),
         ("10.1.0.3", "10.1.0.4"),
         ("lb1 = 100", "lb1 = 99"),
     ] {
-        assert_ne!(
-            digest(&text.replace(from, to), None),
-            first,
-            "{from} -> {to}"
-        );
+        assert_ne!(digest(&text.replace(from, to), None), first, "{from} -> {to}");
     }
 }
 
 #[test]
 fn broken_syntax_does_not_hide_the_other_mistakes() {
-    let text = EXAMPLE
-        .replace("port = 7420", "port = = 7420")
-        .replace("stickiness = 100", "stickyness = 100");
+    let text = EXAMPLE.replace("port = 7420", "port = = 7420").replace("stickiness = 100", "stickyness = 100");
     let found = mistakes(&text);
-    assert!(
-        found.iter().any(|m| m.starts_with("15: this is not TOML")),
-        "{found:#?}"
-    );
-    assert!(
-        found
-            .iter()
-            .any(|m| m.contains("`stickyness` (did you mean \"stickiness\"?)")),
-        "{found:#?}"
-    );
+    assert!(found.iter().any(|m| m.starts_with("15: this is not TOML")), "{found:#?}");
+    assert!(found.iter().any(|m| m.contains("`stickyness` (did you mean \"stickiness\"?)")), "{found:#?}");
 }
 
 #[test]

@@ -48,32 +48,14 @@ pub(super) fn check_voters(raw: &[RawVoter], m: &mut Mistakes<'_>) -> BTreeMap<V
         };
         let number = VoterId(u8::try_from(id.value).unwrap_or(0));
         // A role that cannot be read is guessed by the front, so that it is not the cause of further mistakes.
-        let guess = if front.is_empty() {
-            Role::Arbiter
-        } else {
-            Role::Node
-        };
-        let voter = Voter {
-            id: number,
-            name: Arc::from(name.value.as_str()),
-            role: role.unwrap_or(guess),
-            links,
-            front,
-        };
+        let guess = if front.is_empty() { Role::Arbiter } else { Role::Node };
+        let voter =
+            Voter { id: number, name: Arc::from(name.value.as_str()), role: role.unwrap_or(guess), links, front };
         if let Some(first) = voters.get(&number).map(|v: &Voter| v.name.clone()) {
-            let free = (1..=VoterId::MAX).find(|n| {
-                !raw.iter()
-                    .any(|o| o.id.as_ref().is_some_and(|o| o.value == i64::from(*n)))
-            });
-            let help = free.map_or_else(
-                || "there are only 8 numbers".into(),
-                |n| format!("{n} is free"),
-            );
-            m.error(
-                &id.span,
-                format!("voter id {number} is taken by \"{first}\" already"),
-                help,
-            );
+            let free = (1..=VoterId::MAX)
+                .find(|n| !raw.iter().any(|o| o.id.as_ref().is_some_and(|o| o.value == i64::from(*n))));
+            let help = free.map_or_else(|| "there are only 8 numbers".into(), |n| format!("{n} is free"));
+            m.error(&id.span, format!("voter id {number} is taken by \"{first}\" already"), help);
         } else {
             voters.insert(number, voter);
         }
@@ -84,32 +66,23 @@ pub(super) fn check_voters(raw: &[RawVoter], m: &mut Mistakes<'_>) -> BTreeMap<V
 fn check_count(raw: &[RawVoter], m: &mut Mistakes<'_>) {
     let count = raw.len();
     let Some(last) = raw.last() else {
-        m.error_nowhere(
-            "the file has no [[voter]]",
-            "name at least three machines: two nodes and an arbiter",
-        );
+        m.error_nowhere("the file has no [[voter]]", "name at least three machines: two nodes and an arbiter");
         return;
     };
     if count < VOTERS_MIN {
         let help = "add an arbiter on a third machine (it needs no VIP and hardly any power): with two, the death of one would stop the other";
-        m.error(&last.span, format!("there are {count} voters, and a majority that survives one death needs {VOTERS_MIN}"), help);
-    } else if count > usize::from(VoterId::MAX) {
         m.error(
             &last.span,
-            format!("there are {count} voters"),
-            format!("at most {} are possible", VoterId::MAX),
+            format!("there are {count} voters, and a majority that survives one death needs {VOTERS_MIN}"),
+            help,
         );
+    } else if count > usize::from(VoterId::MAX) {
+        m.error(&last.span, format!("there are {count} voters"), format!("at most {} are possible", VoterId::MAX));
     } else if count.is_multiple_of(2) {
-        let message = format!(
-            "an even number of voters ({count}) survives no more deaths than {}",
-            count - 1
-        );
+        let message = format!("an even number of voters ({count}) survives no more deaths than {}", count - 1);
         m.warning(&last.span, message, "add or remove an arbiter");
     }
-    let nodes = raw
-        .iter()
-        .filter(|v| v.role.as_ref().is_some_and(|r| r.value == "node"))
-        .count();
+    let nodes = raw.iter().filter(|v| v.role.as_ref().is_some_and(|r| r.value == "node")).count();
     match nodes {
         0 => m.error(
             &last.span,
@@ -131,11 +104,7 @@ fn check_role(role: &At<String>, m: &mut Mistakes<'_>) -> Option<Role> {
         "arbiter" => Some(Role::Arbiter),
         other => {
             let hint = did_you_mean(other, ["node", "arbiter"]);
-            m.error(
-                &role.span,
-                format!("there is no role \"{other}\"{hint}"),
-                "write \"node\" or \"arbiter\"",
-            );
+            m.error(&role.span, format!("there is no role \"{other}\"{hint}"), "write \"node\" or \"arbiter\"");
             None
         }
     }
@@ -146,11 +115,7 @@ fn check_front(r: &RawVoter, role: Option<Role>, m: &mut Mistakes<'_>) -> Vec<St
     for device in r.front.iter().flat_map(|f| &f.value) {
         check_device(device, m);
         if front.contains(&device.value) {
-            m.error(
-                &device.span,
-                format!("the front device \"{}\" is named twice", device.value),
-                "name it once",
-            );
+            m.error(&device.span, format!("the front device \"{}\" is named twice", device.value), "name it once");
         } else {
             front.push(device.value.clone());
         }
@@ -187,30 +152,14 @@ fn check_front(r: &RawVoter, role: Option<Role>, m: &mut Mistakes<'_>) -> Vec<St
 pub(super) fn check_device(device: &At<String>, m: &mut Mistakes<'_>) {
     let name = &device.value;
     let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
-    if name.is_empty()
-        || name.len() > DEVICE_MAX
-        || name == "."
-        || name == ".."
-        || name.contains(bad)
-    {
+    if name.is_empty() || name.len() > DEVICE_MAX || name == "." || name == ".." || name.contains(bad) {
         let message = format!("\"{}\" is no name of a network device", name.escape_debug());
-        m.error(
-            &device.span,
-            message,
-            format!("`ip link` shows the names; they have 1 to {DEVICE_MAX} characters"),
-        );
+        m.error(&device.span, message, format!("`ip link` shows the names; they have 1 to {DEVICE_MAX} characters"));
     }
 }
 
-fn check_addresses(
-    r: &RawVoter,
-    taken: &mut HashMap<IpAddr, String>,
-    m: &mut Mistakes<'_>,
-) -> Vec<Link> {
-    let name = r
-        .name
-        .as_ref()
-        .map_or_else(|| "?".to_owned(), |n| n.value.clone());
+fn check_addresses(r: &RawVoter, taken: &mut HashMap<IpAddr, String>, m: &mut Mistakes<'_>) -> Vec<Link> {
+    let name = r.name.as_ref().map_or_else(|| "?".to_owned(), |n| n.value.clone());
     let hooks = check_hooks(r, m);
     let mut links = Vec::new();
     for (position, given) in r.backplane.iter().flat_map(|b| &b.value).enumerate() {
@@ -219,11 +168,7 @@ fn check_addresses(
                 Some((address, _)) => format!("leave the prefix length out: \"{address}\""),
                 None => "write an IPv4 or IPv6 address: \"10.0.0.1\"".to_owned(),
             };
-            m.error(
-                &given.span,
-                format!("\"{}\" is no backplane address", given.value),
-                help,
-            );
+            m.error(&given.span, format!("\"{}\" is no backplane address", given.value), help);
             continue;
         };
         if let Some(why) = unusable(address) {
@@ -240,10 +185,7 @@ fn check_addresses(
                 "each link of each machine has an address of its own",
             );
         }
-        links.push(Link {
-            address,
-            hook: hooks.get(position).copied().unwrap_or_default(),
-        });
+        links.push(Link { address, hook: hooks.get(position).copied().unwrap_or_default() });
     }
     links
 }
@@ -274,10 +216,7 @@ fn check_hooks(r: &RawVoter, m: &mut Mistakes<'_>) -> Vec<Hook> {
     {
         m.error(
             &given.span,
-            format!(
-                "`hook` names {} links, but `backplane` {links}",
-                hooks.len()
-            ),
+            format!("`hook` names {} links, but `backplane` {links}", hooks.len()),
             "name one hook a link, or leave `hook` out",
         );
     }
@@ -301,19 +240,14 @@ pub(super) fn unusable(address: IpAddr) -> Option<&'static str> {
         IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => {
             Some("it is an IPv4 address in IPv6 clothes: write it as IPv4")
         }
-        IpAddr::V6(a) if a.is_unicast_link_local() => {
-            Some("it is link-local, which means nothing without a device")
-        }
+        IpAddr::V6(a) if a.is_unicast_link_local() => Some("it is link-local, which means nothing without a device"),
         _ => None,
     }
 }
 
 /// The number of links is the same on all voters, and each link speaks one protocol.
 fn check_links(raw: &[RawVoter], m: &mut Mistakes<'_>) {
-    let lists: Vec<_> = raw
-        .iter()
-        .filter_map(|r| r.backplane.as_ref().map(|b| (r, b)))
-        .collect();
+    let lists: Vec<_> = raw.iter().filter_map(|r| r.backplane.as_ref().map(|b| (r, b))).collect();
     for (r, list) in &lists {
         let name = r.name.as_ref().map_or("?", |n| &n.value);
         match list.value.len() {
@@ -342,24 +276,15 @@ fn check_links(raw: &[RawVoter], m: &mut Mistakes<'_>) {
                 list.value.len(),
                 model.value.len()
             );
-            m.error(
-                &list.span,
-                message,
-                "list one address a link, in the same order on all voters",
-            );
+            m.error(&list.span, message, "list one address a link, in the same order on all voters");
         }
         for (link, (here, there)) in list.value.iter().zip(&model.value).enumerate() {
-            let (Ok(a), Ok(b)) = (here.value.parse::<IpAddr>(), there.value.parse::<IpAddr>())
-            else {
+            let (Ok(a), Ok(b)) = (here.value.parse::<IpAddr>(), there.value.parse::<IpAddr>()) else {
                 continue;
             };
             if a.is_ipv4() != b.is_ipv4() {
-                let message = format!(
-                    "link {} is {} on \"{name}\", but {} on \"{first_name}\"",
-                    link + 1,
-                    family(a),
-                    family(b)
-                );
+                let message =
+                    format!("link {} is {} on \"{name}\", but {} on \"{first_name}\"", link + 1, family(a), family(b));
                 m.error(
                     &here.span,
                     message,
@@ -381,12 +306,7 @@ pub(super) fn who_am_i(
     voters: &BTreeMap<VoterId, Voter>,
     m: &mut Mistakes<'_>,
 ) -> Option<VoterId> {
-    let host = || {
-        rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned()
-    };
+    let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     let (name, how) = match (given, &raw.name) {
         (Some(name), _) => (name.to_owned(), "as `--name` says"),
         (None, Some(name)) => (name.value.clone(), "as `[this] name` says"),
@@ -401,10 +321,7 @@ pub(super) fn who_am_i(
             name.escape_debug(),
             did_you_mean(&name, names.iter().copied())
         );
-        let help = format!(
-            "set `name` in [this], or give `--name`, to one of: {}",
-            names.join(", ")
-        );
+        let help = format!("set `name` in [this], or give `--name`, to one of: {}", names.join(", "));
         match (&raw.name, given) {
             (Some(place), None) => m.error(&place.span, message, help),
             _ => m.error_nowhere(message, help),

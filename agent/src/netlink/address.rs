@@ -15,9 +15,7 @@ use std::{collections::BTreeSet, net::IpAddr, ops::Range, sync::Arc};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily,
-    address::{
-        AddressAttribute, AddressFlags, AddressHeader, AddressMessage, AddressScope, CacheInfo,
-    },
+    address::{AddressAttribute, AddressFlags, AddressHeader, AddressMessage, AddressScope, CacheInfo},
 };
 use rustix::io::Errno;
 
@@ -96,23 +94,14 @@ impl Address {
     }
 
     fn validate(&self) -> Result<(), NetlinkError> {
-        let invalid = |why| {
-            Err(NetlinkError::Invalid {
-                object: self.describe(),
-                why,
-            })
-        };
+        let invalid = |why| Err(NetlinkError::Invalid { object: self.describe(), why });
         if self.prefix > if self.ip.is_ipv4() { 32 } else { 128 } {
             return invalid("the prefix length must be at most 32 for IPv4 and 128 for IPv6");
         }
         if self.ip.is_unspecified() || self.ip.is_multicast() {
             return invalid("a VIP must be a unicast address");
         }
-        if self
-            .label
-            .as_ref()
-            .is_some_and(|l| l.is_empty() || l.len() > LABEL_LEN_MAX || l.contains('\0'))
-        {
+        if self.label.as_ref().is_some_and(|l| l.is_empty() || l.len() > LABEL_LEN_MAX || l.contains('\0')) {
             return invalid("a label has 1 to 15 characters");
         }
         Ok(())
@@ -123,11 +112,7 @@ impl Address {
         flags.set(AddressFlags::Noprefixroute, !self.prefix_route);
         let mut message = AddressMessage::default();
         message.header = AddressHeader {
-            family: if self.ip.is_ipv4() {
-                AddressFamily::Inet
-            } else {
-                AddressFamily::Inet6
-            },
+            family: if self.ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 },
             prefix_len: self.prefix,
             scope: match self.scope {
                 Scope::Universe => AddressScope::Universe,
@@ -137,15 +122,10 @@ impl Address {
             index: self.index,
             ..AddressHeader::default()
         };
-        message.attributes = vec![
-            AddressAttribute::Local(self.ip),
-            AddressAttribute::Address(self.ip),
-            AddressAttribute::Flags(flags),
-        ];
+        message.attributes =
+            vec![AddressAttribute::Local(self.ip), AddressAttribute::Address(self.ip), AddressAttribute::Flags(flags)];
         if let (Some(label), IpAddr::V4(_)) = (&self.label, self.ip) {
-            message
-                .attributes
-                .push(AddressAttribute::Label(label.clone()));
+            message.attributes.push(AddressAttribute::Label(label.clone()));
         }
         if !self.preferred {
             let mut life = CacheInfo::default();
@@ -213,17 +193,11 @@ impl AddressSet {
             address.validate()?;
             set.route_starts.push(set.accept.len());
             let message = address.message();
-            set.add
-                .push(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &message, tag);
+            set.add.push(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &message, tag);
             set.delete.push(RTM_DELADDR, 0, &message, tag);
             if let Some(route) = address.local_route() {
                 let message = route.message();
-                set.accept.push(
-                    route::RTM_NEWROUTE,
-                    NLM_F_CREATE | NLM_F_EXCL,
-                    &message,
-                    tag,
-                );
+                set.accept.push(route::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &message, tag);
                 set.refuse.push(route::RTM_DELROUTE, 0, &message, tag);
             }
         }
@@ -248,23 +222,12 @@ impl AddressSet {
     ///
     /// # Errors
     /// As [`Self::add`].
-    pub fn add_range(
-        &mut self,
-        socket: &mut RequestSocket,
-        range: Range<usize>,
-    ) -> Result<Outcome, NetlinkError> {
+    pub fn add_range(&mut self, socket: &mut RequestSocket, range: Range<usize>) -> Result<Outcome, NetlinkError> {
         let routes = self.routes(&range);
         let mut outcome = self.accept_range(socket, routes)?;
         // The address itself is the better witness of what was there before.
         outcome.unchanged = 0;
-        let added = run(
-            socket,
-            &mut self.add,
-            range,
-            &self.addresses,
-            "add",
-            |errno| errno == Errno::EXIST,
-        )?;
+        let added = run(socket, &mut self.add, range, &self.addresses, "add", |errno| errno == Errno::EXIST)?;
         // A route and its address fail for one reason: named once.
         if added.failures.is_empty() {
             outcome.merge(added);
@@ -282,19 +245,8 @@ impl AddressSet {
         self.accept_range(socket, 0..self.accept.len())
     }
 
-    fn accept_range(
-        &mut self,
-        socket: &mut RequestSocket,
-        routes: Range<usize>,
-    ) -> Result<Outcome, NetlinkError> {
-        run(
-            socket,
-            &mut self.accept,
-            routes,
-            &self.addresses,
-            "accept packets to",
-            |errno| errno == Errno::EXIST,
-        )
+    fn accept_range(&mut self, socket: &mut RequestSocket, routes: Range<usize>) -> Result<Outcome, NetlinkError> {
+        run(socket, &mut self.accept, routes, &self.addresses, "accept packets to", |errno| errno == Errno::EXIST)
     }
 
     /// Remove all addresses. One that is not there, or whose device is gone, counts as success.
@@ -309,45 +261,19 @@ impl AddressSet {
     ///
     /// # Errors
     /// As [`Self::add`].
-    pub fn delete_range(
-        &mut self,
-        socket: &mut RequestSocket,
-        range: Range<usize>,
-    ) -> Result<Outcome, NetlinkError> {
+    pub fn delete_range(&mut self, socket: &mut RequestSocket, range: Range<usize>) -> Result<Outcome, NetlinkError> {
         let gone = |errno| {
-            matches!(
-                errno,
-                Errno::ADDRNOTAVAIL | Errno::NODEV | Errno::SRCH | Errno::NOENT | Errno::NETUNREACH
-            )
+            matches!(errno, Errno::ADDRNOTAVAIL | Errno::NODEV | Errno::SRCH | Errno::NOENT | Errno::NETUNREACH)
         };
         let routes = self.routes(&range);
-        let mut outcome = run(
-            socket,
-            &mut self.refuse,
-            routes,
-            &self.addresses,
-            "refuse packets to",
-            gone,
-        )?;
+        let mut outcome = run(socket, &mut self.refuse, routes, &self.addresses, "refuse packets to", gone)?;
         outcome.unchanged = 0;
-        outcome.merge(run(
-            socket,
-            &mut self.delete,
-            range,
-            &self.addresses,
-            "delete",
-            gone,
-        )?);
+        outcome.merge(run(socket, &mut self.delete, range, &self.addresses, "delete", gone)?);
         Ok(outcome)
     }
 
     fn routes(&self, range: &Range<usize>) -> Range<usize> {
-        let at = |i: usize| {
-            self.route_starts
-                .get(i)
-                .copied()
-                .unwrap_or(self.accept.len())
-        };
+        let at = |i: usize| self.route_starts.get(i).copied().unwrap_or(self.accept.len());
         at(range.start)..at(range.end)
     }
 }
@@ -366,15 +292,8 @@ fn run(
         if harmless(errno) {
             outcome.unchanged += 1;
         } else {
-            let object = addresses
-                .get(tag)
-                .map_or_else(String::new, Address::describe);
-            outcome.failures.push(NetlinkError::Refused {
-                action,
-                object,
-                errno,
-                detail: detail.to_owned(),
-            });
+            let object = addresses.get(tag).map_or_else(String::new, Address::describe);
+            outcome.failures.push(NetlinkError::Refused { action, object, errno, detail: detail.to_owned() });
         }
     })?;
     Ok(outcome)
@@ -408,16 +327,10 @@ pub fn parse(payload: &[u8]) -> Option<Present> {
         }
     }
     let flags = AddressFlags::from_bits_retain(flags);
-    let tentative =
-        flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic);
+    let tentative = flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic);
     let unusable = tentative || flags.contains(AddressFlags::Dadfailed);
     // On point-to-point links IFA_ADDRESS is the peer's: the node's own is IFA_LOCAL where that is given.
-    Some(Present {
-        index,
-        ip: local.or(remote)?,
-        prefix,
-        unusable,
-    })
+    Some(Present { index, ip: local.or(remote)?, prefix, unusable })
 }
 
 /// The addresses on one device (`index`), or on all (0).

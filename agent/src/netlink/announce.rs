@@ -15,13 +15,7 @@ use crate::cluster::ids::{MILLISECOND, Nanos};
 
 /// When announcements are sent after a takeover, as delays from its first one. The repeats cover a lost frame, a receiver
 /// whose queue was full, and a switch port that was still learning.
-pub const DELAYS: [Nanos; 5] = [
-    0,
-    50 * MILLISECOND,
-    200 * MILLISECOND,
-    1_000 * MILLISECOND,
-    5_000 * MILLISECOND,
-];
+pub const DELAYS: [Nanos; 5] = [0, 50 * MILLISECOND, 200 * MILLISECOND, 1_000 * MILLISECOND, 5_000 * MILLISECOND];
 
 /// The instants at which announcements are due. Pure: the caller has the clock and the timer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,9 +32,7 @@ impl Schedule {
 
     /// When the next announcement is due; none when all are done.
     pub fn due(&self) -> Option<Nanos> {
-        DELAYS
-            .get(self.next)
-            .map(|delay| self.start.saturating_add(*delay))
+        DELAYS.get(self.next).map(|delay| self.start.saturating_add(*delay))
     }
 
     /// Whether an announcement is due at `now`; if so, it and all that were missed meanwhile count as sent.
@@ -100,12 +92,8 @@ impl Announcer {
     /// [`NetlinkError::NoEthernet`] for a device without an Ethernet address, [`NetlinkError::Setup`] for the socket.
     pub fn new(link: &Link, addresses: &[IpAddr]) -> Result<Self, NetlinkError> {
         let Some(mac) = link.mac else {
-            let why =
-                "it has no Ethernet address; put VIPs on an Ethernet, VLAN, bond or bridge device";
-            return Err(NetlinkError::NoEthernet {
-                device: link.name.clone(),
-                why,
-            });
+            let why = "it has no Ethernet address; put VIPs on an Ethernet, VLAN, bond or bridge device";
+            return Err(NetlinkError::NoEthernet { device: link.name.clone(), why });
         };
         let router = sysctl::is_ipv6_router(&link.name);
         Ok(Self {
@@ -113,10 +101,7 @@ impl Announcer {
             mac,
             socket: PacketSocket::open(link.index)?,
             addresses: addresses.to_vec(),
-            frames: addresses
-                .iter()
-                .map(|ip| Frame::announcement(*ip, mac, router))
-                .collect(),
+            frames: addresses.iter().map(|ip| Frame::announcement(*ip, mac, router)).collect(),
         })
     }
 
@@ -144,15 +129,8 @@ impl Announcer {
         let end = range.end.min(self.frames.len());
         let frames = self.frames.get(range.start..end).unwrap_or(&[]);
         let (sent, errno) = self.socket.send(frames);
-        let failures = errno
-            .map(|errno| self.failure(errno, frames.len() - sent))
-            .into_iter()
-            .collect();
-        Announced {
-            sent,
-            unsent: frames.len() - sent,
-            failures,
-        }
+        let failures = errno.map(|errno| self.failure(errno, frames.len() - sent)).into_iter().collect();
+        Announced { sent, unsent: frames.len() - sent, failures }
     }
 
     fn failure(&self, errno: Errno, unsent: usize) -> NetlinkError {
@@ -171,9 +149,7 @@ mod tests {
 
     #[test]
     fn the_schedule_repeats_and_ends() {
-        let ms: Vec<_> = Schedule::from(7 * MILLISECOND)
-            .map(|t| t / MILLISECOND)
-            .collect();
+        let ms: Vec<_> = Schedule::from(7 * MILLISECOND).map(|t| t / MILLISECOND).collect();
         assert_eq!(ms, [7, 57, 207, 1_007, 5_007]);
     }
 

@@ -65,25 +65,18 @@ impl Batch {
         let to = to.min(self.requests.len());
         let mut number = sequence;
         for (i, request) in self.requests.iter().enumerate().take(to).skip(from) {
-            let Some(header) = self
-                .bytes
-                .get_mut(request.start..request.start + HEADER_LEN)
-            else {
+            let Some(header) = self.bytes.get_mut(request.start..request.start + HEADER_LEN) else {
                 continue;
             };
             header[SEQUENCE_AT..SEQUENCE_AT + 4].copy_from_slice(&number.to_ne_bytes());
-            let mut flags =
-                u16::from_ne_bytes([header[FLAGS_AT], header[FLAGS_AT + 1]]) & !NLM_F_ACK;
+            let mut flags = u16::from_ne_bytes([header[FLAGS_AT], header[FLAGS_AT + 1]]) & !NLM_F_ACK;
             if i + 1 == to {
                 flags |= NLM_F_ACK;
             }
             header[FLAGS_AT..FLAGS_AT + 2].copy_from_slice(&flags.to_ne_bytes());
             number = number.wrapping_add(1);
         }
-        let start = self
-            .requests
-            .get(from)
-            .map_or(self.bytes.len(), |r| r.start);
+        let start = self.requests.get(from).map_or(self.bytes.len(), |r| r.start);
         let end = self.requests.get(to).map_or(self.bytes.len(), |r| r.start);
         self.bytes.get(start..end).unwrap_or(&[])
     }
@@ -102,13 +95,10 @@ mod tests {
         for tag in 0..5 {
             batch.push(20, 0, &AddressMessage::default(), tag);
         }
-        let stamped: Vec<_> = wire::messages(batch.stamp(1, 4, u32::MAX))
-            .map(|m| (m.sequence, m.flags & NLM_F_ACK))
-            .collect();
+        let stamped: Vec<_> =
+            wire::messages(batch.stamp(1, 4, u32::MAX)).map(|m| (m.sequence, m.flags & NLM_F_ACK)).collect();
         assert_eq!(stamped, [(u32::MAX, 0), (0, 0), (1, NLM_F_ACK)]);
-        let again: Vec<_> = wire::messages(batch.stamp(0, 5, 9))
-            .map(|m| m.flags & NLM_F_ACK)
-            .collect();
+        let again: Vec<_> = wire::messages(batch.stamp(0, 5, 9)).map(|m| m.flags & NLM_F_ACK).collect();
         assert_eq!(again, [0, 0, 0, 0, NLM_F_ACK]);
     }
 }

@@ -64,20 +64,14 @@ impl NetlinkError {
     /// The errno behind this error, if there is one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
-            Self::Setup { errno, .. }
-            | Self::Refused { errno, .. }
-            | Self::Transport { errno, .. } => Some(*errno),
+            Self::Setup { errno, .. } | Self::Refused { errno, .. } | Self::Transport { errno, .. } => Some(*errno),
             Self::NoAnswer { .. } | Self::Invalid { .. } | Self::NoEthernet { .. } => None,
         }
     }
 }
 
 fn detail_text(detail: &str) -> String {
-    if detail.is_empty() {
-        String::new()
-    } else {
-        format!(" (the kernel says: {detail})")
-    }
+    if detail.is_empty() { String::new() } else { format!(" (the kernel says: {detail})") }
 }
 
 /// The next step for an errno, as it is met in network configuration.
@@ -89,16 +83,10 @@ pub fn remedy(errno: Errno) -> &'static str {
         }
         Errno::NETDOWN => "bring the device up (ip link set DEVICE up)",
         Errno::EXIST => "it is there already; another program may manage it",
-        Errno::ADDRNOTAVAIL | Errno::SRCH | Errno::NOENT => {
-            "it is not there; another program may have removed it"
-        }
+        Errno::ADDRNOTAVAIL | Errno::SRCH | Errno::NOENT => "it is not there; another program may have removed it",
         Errno::NETUNREACH | Errno::HOSTUNREACH => "add the route that leads to the gateway first",
-        Errno::INVAL | Errno::RANGE => {
-            "check the prefix length, label and scope in the configuration"
-        }
-        Errno::NOBUFS | Errno::NOMEM => {
-            "the kernel is short of memory or of queue space; it is tried again"
-        }
+        Errno::INVAL | Errno::RANGE => "check the prefix length, label and scope in the configuration",
+        Errno::NOBUFS | Errno::NOMEM => "the kernel is short of memory or of queue space; it is tried again",
         Errno::AGAIN => "the queue is full or the kernel is slow; it is tried again",
         Errno::OPNOTSUPP | Errno::AFNOSUPPORT => {
             "this kernel lacks the feature; check that IPv6 is not disabled (net.ipv6.conf.DEVICE.disable_ipv6)"

@@ -59,11 +59,7 @@ impl Frame {
         frame.put(&BROADCAST_MAC).put(&mac.0).put(&ETHERTYPE_ARP);
         // Ethernet, IPv4, their address lengths, operation "request".
         frame.put(&[0, 1, 0x08, 0, 6, 4, 0, 1]);
-        frame
-            .put(&mac.0)
-            .put(&address.octets())
-            .put(&[0; 6])
-            .put(&address.octets());
+        frame.put(&mac.0).put(&address.octets()).put(&[0; 6]).put(&address.octets());
         frame
     }
 
@@ -73,9 +69,7 @@ impl Frame {
         frame.put(&ALL_NODES_MAC).put(&mac.0).put(&ETHERTYPE_IPV6);
         frame.put(&[0x60, 0, 0, 0, 0, ICMPV6_LEN, NEXT_HEADER_ICMPV6, HOP_LIMIT]);
         frame.put(&address.octets()).put(&ALL_NODES.octets());
-        frame
-            .put(&[TYPE_ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0])
-            .put(&address.octets());
+        frame.put(&[TYPE_ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0]).put(&address.octets());
         // The option's length is in units of eight bytes.
         frame.put(&[OPTION_TARGET_LINK_LAYER, 1]).put(&mac.0);
         let sum = checksum(address, ALL_NODES, &frame.bytes[ICMPV6_AT..]);
@@ -84,18 +78,12 @@ impl Frame {
     }
 
     const fn empty() -> Self {
-        Self {
-            bytes: [0; ADVERTISEMENT_LEN],
-            len: 0,
-        }
+        Self { bytes: [0; ADVERTISEMENT_LEN], len: 0 }
     }
 
     fn put(&mut self, bytes: &[u8]) -> &mut Self {
         let end = self.len + bytes.len();
-        debug_assert!(
-            end <= ADVERTISEMENT_LEN,
-            "the two frames are built of constants"
-        );
+        debug_assert!(end <= ADVERTISEMENT_LEN, "the two frames are built of constants");
         if let Some(place) = self.bytes.get_mut(self.len..end) {
             place.copy_from_slice(bytes);
             self.len = end;
@@ -107,10 +95,7 @@ impl Frame {
 /// The internet checksum of an ICMPv6 message with its pseudo-header (RFC 8200, 8.1).
 fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
     let words = |bytes: &[u8]| -> u32 {
-        bytes
-            .chunks(2)
-            .map(|c| u32::from(c[0]) << 8 | c.get(1).map_or(0, |&b| u32::from(b)))
-            .sum()
+        bytes.chunks(2).map(|c| u32::from(c[0]) << 8 | c.get(1).map_or(0, |&b| u32::from(b))).sum()
     };
     let length = u32::try_from(message.len()).unwrap_or(0);
     let mut sum = words(&source.octets()) + words(&destination.octets()) + words(message);
@@ -134,9 +119,7 @@ mod tests {
         let frame = Frame::announcement("192.0.2.10".parse().unwrap(), MAC, false);
         assert_eq!(frame.as_bytes().len(), ARP_LEN);
         let packet = SlicedPacket::from_ethernet(frame.as_bytes()).unwrap();
-        let Some(NetSlice::Arp(arp)) = packet.net else {
-            panic!("not ARP: {packet:?}")
-        };
+        let Some(NetSlice::Arp(arp)) = packet.net else { panic!("not ARP: {packet:?}") };
         assert_eq!(arp.operation(), etherparse::ArpOperation::REQUEST);
         assert_eq!(arp.sender_hw_addr(), MAC.0);
         assert_eq!(arp.sender_protocol_addr(), [192, 0, 2, 10]);
@@ -150,15 +133,11 @@ mod tests {
         for router in [false, true] {
             let frame = Frame::announcement(vip.into(), MAC, router);
             let packet = SlicedPacket::from_ethernet(frame.as_bytes()).unwrap();
-            let Some(NetSlice::Ipv6(ip)) = &packet.net else {
-                panic!("not IPv6: {packet:?}")
-            };
+            let Some(NetSlice::Ipv6(ip)) = &packet.net else { panic!("not IPv6: {packet:?}") };
             assert_eq!(ip.header().hop_limit(), 255);
             assert_eq!(ip.header().source_addr(), vip);
             assert_eq!(ip.header().destination_addr(), ALL_NODES);
-            let Some(TransportSlice::Icmpv6(icmp)) = &packet.transport else {
-                panic!("not ICMPv6: {packet:?}")
-            };
+            let Some(TransportSlice::Icmpv6(icmp)) = &packet.transport else { panic!("not ICMPv6: {packet:?}") };
             assert!(icmp.is_checksum_valid(vip.octets(), ALL_NODES.octets()));
             let Icmpv6Type::NeighborAdvertisement(advertisement) = icmp.icmp_type() else {
                 panic!("not an advertisement: {:?}", icmp.icmp_type())

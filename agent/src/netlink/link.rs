@@ -107,11 +107,7 @@ pub fn parse(payload: &[u8]) -> Option<Link> {
 /// As [`RequestSocket::dump`].
 pub fn list(socket: &mut RequestSocket) -> Result<Vec<Link>, NetlinkError> {
     let kept = socket.dump(RTM_GETLINK, &LinkMessage::default())?;
-    Ok(kept
-        .iter()
-        .filter(|(kind, _)| *kind == RTM_NEWLINK)
-        .filter_map(|(_, payload)| parse(payload))
-        .collect())
+    Ok(kept.iter().filter(|(kind, _)| *kind == RTM_NEWLINK).filter_map(|(_, payload)| parse(payload)).collect())
 }
 
 /// The device of a name.
@@ -120,9 +116,7 @@ pub fn list(socket: &mut RequestSocket) -> Result<Vec<Link>, NetlinkError> {
 /// [`NetlinkError::Refused`] with ENODEV when there is none.
 pub fn by_name(socket: &mut RequestSocket, name: &str) -> Result<Link, NetlinkError> {
     let mut message = LinkMessage::default();
-    message
-        .attributes
-        .push(LinkAttribute::IfName(name.to_owned()));
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
     one(socket, &message, format!("device {name}"))
 }
 
@@ -141,20 +135,11 @@ pub fn by_index(socket: &mut RequestSocket, index: u32) -> Result<Link, NetlinkE
 /// # Errors
 /// As [`RequestSocket::dump`].
 pub fn by_mac(socket: &mut RequestSocket, mac: Mac) -> Result<Vec<Link>, NetlinkError> {
-    Ok(list(socket)?
-        .into_iter()
-        .filter(|link| link.mac == Some(mac))
-        .collect())
+    Ok(list(socket)?.into_iter().filter(|link| link.mac == Some(mac)).collect())
 }
 
-fn one(
-    socket: &mut RequestSocket,
-    message: &LinkMessage,
-    object: String,
-) -> Result<Link, NetlinkError> {
+fn one(socket: &mut RequestSocket, message: &LinkMessage, object: String) -> Result<Link, NetlinkError> {
     let (_, payload) = socket.get(RTM_GETLINK, message, &object)?;
-    parse(&payload).ok_or(NetlinkError::Invalid {
-        object,
-        why: "the kernel's answer has no name; report this as a bug",
-    })
+    parse(&payload)
+        .ok_or(NetlinkError::Invalid { object, why: "the kernel's answer has no name; report this as a bug" })
 }

@@ -18,9 +18,7 @@ const GROUPS_PER_SOCKET: usize = 128;
 /// The solicited-node multicast address of an address.
 pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     let o = address.octets();
-    Ipv6Addr::from([
-        0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, o[13], o[14], o[15],
-    ])
+    Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, o[13], o[14], o[15]])
 }
 
 /// Memberships on one device; they end when this is dropped.
@@ -40,36 +38,20 @@ impl Membership {
         let all: Vec<Ipv6Addr> = groups.into_iter().collect();
         let mut sockets = Vec::new();
         for chunk in all.chunks(GROUPS_PER_SOCKET) {
-            let socket = socket_with(
-                AddressFamily::INET6,
-                SocketType::DGRAM,
-                SocketFlags::CLOEXEC,
-                None,
-            )
-            .map_err(|errno| NetlinkError::Setup {
-                what: "the multicast membership's socket",
-                errno,
-            })?;
+            let socket = socket_with(AddressFamily::INET6, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+                .map_err(|errno| NetlinkError::Setup { what: "the multicast membership's socket", errno })?;
             for group in chunk {
                 match sockopt::set_ipv6_add_membership(&socket, group, index) {
                     Ok(()) | Err(Errno::ADDRINUSE) => {}
                     Err(errno) => {
                         let object = format!("multicast group {group} on {device}");
-                        return Err(NetlinkError::Refused {
-                            action: "join",
-                            object,
-                            errno,
-                            detail: String::new(),
-                        });
+                        return Err(NetlinkError::Refused { action: "join", object, errno, detail: String::new() });
                     }
                 }
             }
             sockets.push(socket);
         }
-        Ok(Self {
-            sockets,
-            groups: all.len(),
-        })
+        Ok(Self { sockets, groups: all.len() })
     }
 
     /// How many groups were joined.

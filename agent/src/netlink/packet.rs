@@ -32,18 +32,9 @@ impl PacketSocket {
     pub fn open(index: u32) -> Result<Self, NetlinkError> {
         let setup = |what| move |errno| NetlinkError::Setup { what, errno };
         // SAFETY: socket(2) takes no pointers. Protocol 0: nothing is received.
-        let fd = unsafe {
-            libc::socket(
-                libc::AF_PACKET,
-                libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
-                0,
-            )
-        };
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) };
         if fd < 0 {
-            return Err(NetlinkError::Setup {
-                what: "the packet socket",
-                errno: last_errno(),
-            });
+            return Err(NetlinkError::Setup { what: "the packet socket", errno: last_errno() });
         }
         // SAFETY: the kernel has just given this descriptor to us alone.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -101,22 +92,14 @@ fn bind(socket: &OwnedFd, index: u32) -> Result<(), Errno> {
     let length = libc::socklen_t::try_from(mem::size_of_val(&address)).map_err(|_| Errno::INVAL)?;
     // SAFETY: the pointer and the length describe a live sockaddr_ll, which the kernel only reads.
     let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
-    if result < 0 {
-        Err(last_errno())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
 /// sendmmsg(2) of at most SEND_MAX frames.
 fn send_many(socket: &OwnedFd, frames: &[Frame]) -> Result<usize, Errno> {
     // SAFETY: all-zero is a valid iovec and a valid mmsghdr (null pointers with zero lengths).
-    let (mut parts, mut headers) = unsafe {
-        (
-            mem::zeroed::<[libc::iovec; SEND_MAX]>(),
-            mem::zeroed::<[libc::mmsghdr; SEND_MAX]>(),
-        )
-    };
+    let (mut parts, mut headers) =
+        unsafe { (mem::zeroed::<[libc::iovec; SEND_MAX]>(), mem::zeroed::<[libc::mmsghdr; SEND_MAX]>()) };
     let count = frames.len().min(SEND_MAX);
     for ((part, header), frame) in parts.iter_mut().zip(&mut headers).zip(frames) {
         let bytes = frame.as_bytes();
@@ -128,13 +111,6 @@ fn send_many(socket: &OwnedFd, frames: &[Frame]) -> Result<usize, Errno> {
     let count = libc::c_uint::try_from(count).map_err(|_| Errno::INVAL)?;
     // SAFETY: the first `count` headers point at parts, and these at frames, all of which outlive the call; the kernel reads
     // the frames and writes msg_len only.
-    let sent = unsafe {
-        libc::sendmmsg(
-            socket.as_raw_fd(),
-            headers.as_mut_ptr(),
-            count,
-            libc::MSG_DONTWAIT,
-        )
-    };
+    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count, libc::MSG_DONTWAIT) };
     usize::try_from(sent).map_err(|_| last_errno())
 }

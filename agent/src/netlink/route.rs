@@ -70,28 +70,15 @@ impl Route {
 
     /// Name and place, for texts.
     pub fn describe(&self) -> String {
-        let via = self
-            .gateway
-            .map(|g| format!(" via {g}"))
-            .unwrap_or_default();
-        let device = self
-            .index
-            .map(|i| format!(" on device {i}"))
-            .unwrap_or_default();
-        format!(
-            "route to {}/{}{via}{device} in table {}",
-            self.destination, self.prefix, self.table
-        )
+        let via = self.gateway.map(|g| format!(" via {g}")).unwrap_or_default();
+        let device = self.index.map(|i| format!(" on device {i}")).unwrap_or_default();
+        format!("route to {}/{}{via}{device} in table {}", self.destination, self.prefix, self.table)
     }
 
     pub(super) fn message(&self) -> RouteMessage {
         let mut message = RouteMessage::default();
         message.header = RouteHeader {
-            address_family: if self.destination.is_ipv4() {
-                AddressFamily::Inet
-            } else {
-                AddressFamily::Inet6
-            },
+            address_family: if self.destination.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 },
             destination_prefix_length: self.prefix,
             // Tables above 255 go by attribute only (RTA_TABLE); the header's field is then RT_TABLE_UNSPEC.
             table: u8::try_from(self.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC),
@@ -101,11 +88,7 @@ impl Route {
                 (false, None) => RouteScope::Link,
                 (false, Some(_)) => RouteScope::Universe,
             },
-            kind: if self.local {
-                RouteType::Local
-            } else {
-                RouteType::Unicast
-            },
+            kind: if self.local { RouteType::Local } else { RouteType::Unicast },
             ..RouteHeader::default()
         };
         let attributes = &mut message.attributes;
@@ -123,13 +106,7 @@ impl Route {
     /// # Errors
     /// [`NetlinkError::Refused`], or a transport error.
     pub fn add(&self, socket: &mut RequestSocket) -> Result<(), NetlinkError> {
-        self.run(
-            socket,
-            RTM_NEWROUTE,
-            NLM_F_CREATE | NLM_F_EXCL,
-            "add",
-            &[Errno::EXIST],
-        )
+        self.run(socket, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, "add", &[Errno::EXIST])
     }
 
     /// Remove the route; one that is not there is success.
@@ -137,13 +114,7 @@ impl Route {
     /// # Errors
     /// [`NetlinkError::Refused`], or a transport error.
     pub fn delete(&self, socket: &mut RequestSocket) -> Result<(), NetlinkError> {
-        self.run(
-            socket,
-            RTM_DELROUTE,
-            0,
-            "delete",
-            &[Errno::SRCH, Errno::NOENT, Errno::NODEV],
-        )
+        self.run(socket, RTM_DELROUTE, 0, "delete", &[Errno::SRCH, Errno::NOENT, Errno::NODEV])
     }
 
     fn run(
@@ -156,10 +127,7 @@ impl Route {
     ) -> Result<(), NetlinkError> {
         if self.prefix > if self.destination.is_ipv4() { 32 } else { 128 } {
             let why = "the prefix length must be at most 32 for IPv4 and 128 for IPv6";
-            return Err(NetlinkError::Invalid {
-                object: self.describe(),
-                why,
-            });
+            return Err(NetlinkError::Invalid { object: self.describe(), why });
         }
         let mut batch = Batch::new();
         batch.push(kind, flags, &self.message(), 0);
@@ -178,12 +146,7 @@ pub(super) fn single(
     let mut failure = None;
     socket.transact(batch, 0..batch.len(), |_, errno, detail| {
         if !harmless.contains(&errno) {
-            failure = Some(NetlinkError::Refused {
-                action,
-                object: describe(),
-                errno,
-                detail: detail.to_owned(),
-            });
+            failure = Some(NetlinkError::Refused { action, object: describe(), errno, detail: detail.to_owned() });
         }
     })?;
     failure.map_or(Ok(()), Err)

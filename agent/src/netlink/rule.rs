@@ -37,31 +37,19 @@ pub struct Rule {
 impl Rule {
     /// Name and place, for texts.
     pub fn describe(&self) -> String {
-        format!(
-            "{} rule {} for table {}",
-            if self.ipv6 { "IPv6" } else { "IPv4" },
-            self.priority,
-            self.table
-        )
+        format!("{} rule {} for table {}", if self.ipv6 { "IPv6" } else { "IPv4" }, self.priority, self.table)
     }
 
     fn message(&self) -> Result<RuleMessage, NetlinkError> {
         for (ip, prefix) in self.from.iter().chain(&self.to) {
             if ip.is_ipv6() != self.ipv6 || *prefix > if self.ipv6 { 128 } else { 32 } {
                 let why = "its prefixes must be of the rule's own address family, and not longer than an address";
-                return Err(NetlinkError::Invalid {
-                    object: self.describe(),
-                    why,
-                });
+                return Err(NetlinkError::Invalid { object: self.describe(), why });
             }
         }
         let mut message = RuleMessage::default();
         message.header = RuleHeader {
-            family: if self.ipv6 {
-                AddressFamily::Inet6
-            } else {
-                AddressFamily::Inet
-            },
+            family: if self.ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet },
             dst_len: self.to.map_or(0, |(_, prefix)| prefix),
             src_len: self.from.map_or(0, |(_, prefix)| prefix),
             action: RuleAction::ToTable,
@@ -85,9 +73,7 @@ impl Rule {
     pub fn add(&self, socket: &mut RequestSocket) -> Result<(), NetlinkError> {
         let mut batch = Batch::new();
         batch.push(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, &self.message()?, 0);
-        single(socket, &mut batch, "add", &[Errno::EXIST], || {
-            self.describe()
-        })
+        single(socket, &mut batch, "add", &[Errno::EXIST], || self.describe())
     }
 
     /// Remove the rule; one that is not there is success.
@@ -97,12 +83,6 @@ impl Rule {
     pub fn delete(&self, socket: &mut RequestSocket) -> Result<(), NetlinkError> {
         let mut batch = Batch::new();
         batch.push(RTM_DELRULE, 0, &self.message()?, 0);
-        single(
-            socket,
-            &mut batch,
-            "delete",
-            &[Errno::NOENT, Errno::SRCH],
-            || self.describe(),
-        )
+        single(socket, &mut batch, "delete", &[Errno::NOENT, Errno::SRCH], || self.describe())
     }
 }

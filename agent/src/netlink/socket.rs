@@ -50,9 +50,7 @@ pub struct RequestSocket {
 
 impl std::fmt::Debug for RequestSocket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RequestSocket")
-            .field("sequence", &self.sequence)
-            .finish_non_exhaustive()
+        f.debug_struct("RequestSocket").field("sequence", &self.sequence).finish_non_exhaustive()
     }
 }
 
@@ -67,20 +65,11 @@ impl RequestSocket {
     /// # Errors
     /// [`NetlinkError::Setup`] when the kernel refuses the socket or one of its options.
     pub fn open() -> Result<Self, NetlinkError> {
-        let setup = |what| {
-            move |e: std::io::Error| NetlinkError::Setup {
-                what,
-                errno: errno_of(&e),
-            }
-        };
+        let setup = |what| move |e: std::io::Error| NetlinkError::Setup { what, errno: errno_of(&e) };
         let option = |what| move |errno: Errno| NetlinkError::Setup { what, errno };
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(setup("the netlink socket"))?;
-        socket
-            .bind_auto()
-            .map_err(setup("the netlink socket's address"))?;
-        socket
-            .connect(&SocketAddr::new(0, 0))
-            .map_err(setup("the netlink socket's peer"))?;
+        socket.bind_auto().map_err(setup("the netlink socket's address"))?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(setup("the netlink socket's peer"))?;
         socket.set_cap_ack(true).map_err(setup("NETLINK_CAP_ACK"))?;
         socket.set_ext_ack(true).map_err(setup("NETLINK_EXT_ACK"))?;
         // Filters of dumps are honoured only with strict checking (Linux 4.20); without it the caller's own filter works.
@@ -94,11 +83,7 @@ impl RequestSocket {
         }
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(ANSWER_TIMEOUT))
             .map_err(option("the netlink receive timeout"))?;
-        Ok(Self {
-            socket,
-            sequence: 1,
-            buffer: vec![0; BUFFER_BYTES],
-        })
+        Ok(Self { socket, sequence: 1, buffer: vec![0; BUFFER_BYTES] })
     }
 
     /// Send the requests `range` of a batch, and wait until the kernel has carried out all of them.
@@ -127,10 +112,9 @@ impl RequestSocket {
                 if message.kind != NLMSG_ERROR || offset >= count {
                     return false;
                 }
-                if let (Some(errno), Some(tag)) = (
-                    error_code(message.payload),
-                    batch.tag(from + usize::try_from(offset).unwrap_or(usize::MAX)),
-                ) {
+                if let (Some(errno), Some(tag)) =
+                    (error_code(message.payload), batch.tag(from + usize::try_from(offset).unwrap_or(usize::MAX)))
+                {
                     refused(tag, errno, &explanation(&message));
                 }
                 offset + 1 == count
@@ -144,12 +128,7 @@ impl RequestSocket {
     ///
     /// # Errors
     /// [`NetlinkError::Refused`], with `object` in its text, when the kernel has no such object.
-    pub fn get(
-        &mut self,
-        kind: u16,
-        body: &impl Emitable,
-        object: &str,
-    ) -> Result<Kept, NetlinkError> {
+    pub fn get(&mut self, kind: u16, body: &impl Emitable, object: &str) -> Result<Kept, NetlinkError> {
         let mut answer = None;
         self.request(kind, 0, body, |message| {
             answer = Some(match error_code_of(&message) {
@@ -163,9 +142,7 @@ impl RequestSocket {
             });
             true
         })?;
-        answer.unwrap_or(Err(NetlinkError::NoAnswer {
-            waited_ms: timeout_ms(),
-        }))
+        answer.unwrap_or(Err(NetlinkError::NoAnswer { waited_ms: timeout_ms() }))
     }
 
     /// Ask for all objects of a kind. A dump that changed while it ran is repeated.
@@ -229,14 +206,8 @@ impl RequestSocket {
             // Interrupted before the kernel began: once more is enough, a signal storm is an error.
             Err(Errno::INTR) => send(&self.socket, bytes, SendFlags::empty())
                 .map(drop)
-                .map_err(|errno| NetlinkError::Transport {
-                    action: "send",
-                    errno,
-                }),
-            Err(errno) => Err(NetlinkError::Transport {
-                action: "send",
-                errno,
-            }),
+                .map_err(|errno| NetlinkError::Transport { action: "send", errno }),
+            Err(errno) => Err(NetlinkError::Transport { action: "send", errno }),
         }
     }
 
@@ -247,15 +218,10 @@ impl RequestSocket {
                 Ok((length, _)) => length,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => {
-                    return Err(NetlinkError::NoAnswer {
-                        waited_ms: timeout_ms(),
-                    });
+                    return Err(NetlinkError::NoAnswer { waited_ms: timeout_ms() });
                 }
                 Err(errno) => {
-                    return Err(NetlinkError::Transport {
-                        action: "receive",
-                        errno,
-                    });
+                    return Err(NetlinkError::Transport { action: "receive", errno });
                 }
             };
             let mut complete = false;
@@ -266,9 +232,7 @@ impl RequestSocket {
                 return Ok(());
             }
         }
-        Err(NetlinkError::NoAnswer {
-            waited_ms: timeout_ms(),
-        })
+        Err(NetlinkError::NoAnswer { waited_ms: timeout_ms() })
     }
 }
 
@@ -281,10 +245,8 @@ pub(super) fn force_receive_queue(socket: &Socket, bytes: usize) -> Result<(), N
     if sockopt::set_socket_recv_buffer_size_force(socket, bytes).is_ok() {
         return Ok(());
     }
-    sockopt::set_socket_recv_buffer_size(socket, bytes).map_err(|errno| NetlinkError::Setup {
-        what: "the netlink receive queue",
-        errno,
-    })
+    sockopt::set_socket_recv_buffer_size(socket, bytes)
+        .map_err(|errno| NetlinkError::Setup { what: "the netlink receive queue", errno })
 }
 
 /// The errno of an NLMSG_ERROR payload; none for an acknowledgement.
@@ -294,9 +256,7 @@ fn error_code(payload: &[u8]) -> Option<Errno> {
 }
 
 fn error_code_of(message: &Message<'_>) -> Option<Errno> {
-    (message.kind == NLMSG_ERROR)
-        .then(|| error_code(message.payload))
-        .flatten()
+    (message.kind == NLMSG_ERROR).then(|| error_code(message.payload)).flatten()
 }
 
 /// The kernel's explanation of a refusal (NETLINK_EXT_ACK); with NETLINK_CAP_ACK it follows the request's header.

@@ -95,18 +95,9 @@ pub struct Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = dotted(&self.requirement.path.replace("DEVICE", &self.device));
-        let want: Vec<String> = self
-            .requirement
-            .allowed
-            .iter()
-            .map(i64::to_string)
-            .collect();
+        let want: Vec<String> = self.requirement.allowed.iter().map(i64::to_string).collect();
         let want = want.join(" or ");
-        write!(
-            f,
-            "net.{name} counts as {} and should be {want}: {}",
-            self.have, self.requirement.why
-        )
+        write!(f, "net.{name} counts as {} and should be {want}: {}", self.have, self.requirement.why)
     }
 }
 
@@ -144,10 +135,7 @@ impl Finding {
 ///
 /// # Errors
 /// [`NetlinkError::Refused`] when a setting cannot be read, ENODEV's text when the device does not exist.
-pub fn check(
-    requirements: &'static [Requirement],
-    device: &str,
-) -> Result<Vec<Finding>, NetlinkError> {
+pub fn check(requirements: &'static [Requirement], device: &str) -> Result<Vec<Finding>, NetlinkError> {
     if !file("ipv4/conf", device)?.is_dir() {
         return Err(NetlinkError::Refused {
             action: "check the settings of",
@@ -163,10 +151,7 @@ pub fn check(
     Ok(findings)
 }
 
-fn check_one(
-    requirement: &'static Requirement,
-    device: &str,
-) -> Result<Option<Finding>, NetlinkError> {
+fn check_one(requirement: &'static Requirement, device: &str) -> Result<Option<Finding>, NetlinkError> {
     let Some(mut have) = read_optional(&requirement.path.replace("DEVICE", device))? else {
         return Ok(None);
     };
@@ -174,19 +159,12 @@ fn check_one(
         have = have.max(read_optional(&requirement.path.replace("DEVICE", "all"))?.unwrap_or(0));
     }
     let bad = !requirement.allowed.contains(&have);
-    Ok(bad.then(|| Finding {
-        requirement,
-        device: device.to_owned(),
-        have,
-    }))
+    Ok(bad.then(|| Finding { requirement, device: device.to_owned(), have }))
 }
 
 /// Whether the node forwards IPv6 on a device, which its neighbour advertisements must say (RFC 4861, 7.2.6).
 pub(super) fn is_ipv6_router(device: &str) -> bool {
-    matches!(
-        read_optional(&format!("ipv6/conf/{device}/forwarding")),
-        Ok(Some(1..))
-    )
+    matches!(read_optional(&format!("ipv6/conf/{device}/forwarding")), Ok(Some(1..)))
 }
 
 /// Read a setting by its path below /proc/sys/net, such as `ipv4/conf/eth0/arp_notify`.
@@ -207,11 +185,7 @@ pub fn write(path: &str, value: i64) -> Result<(), NetlinkError> {
 
 fn read_optional(path: &str) -> Result<Option<i64>, NetlinkError> {
     match fs::read_to_string(file(path, "")?) {
-        Ok(text) => text
-            .trim()
-            .parse()
-            .map(Some)
-            .map_err(|_| refused("read", path, Errno::INVAL)),
+        Ok(text) => text.trim().parse().map(Some).map_err(|_| refused("read", path, Errno::INVAL)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(refused("read", path, errno(&e))),
     }
@@ -220,14 +194,9 @@ fn read_optional(path: &str) -> Result<Option<i64>, NetlinkError> {
 /// A path below /proc/sys/net; one that would lead elsewhere is refused.
 fn file(path: &str, rest: &str) -> Result<PathBuf, NetlinkError> {
     let parts = || path.split('/').chain(Some(rest).filter(|r| !r.is_empty()));
-    if parts()
-        .any(|part| part.is_empty() || part == "." || part == ".." || part.contains(['/', '\0']))
-    {
+    if parts().any(|part| part.is_empty() || part == "." || part == ".." || part.contains(['/', '\0'])) {
         let why = "a setting's path has no empty part, no '..' and no device name with '/'";
-        return Err(NetlinkError::Invalid {
-            object: format!("setting {path}/{rest}"),
-            why,
-        });
+        return Err(NetlinkError::Invalid { object: format!("setting {path}/{rest}"), why });
     }
     Ok(parts().fold(PathBuf::from("/proc/sys/net"), |all, part| all.join(part)))
 }
@@ -237,12 +206,7 @@ fn errno(error: &io::Error) -> Errno {
 }
 
 fn refused(action: &'static str, path: &str, errno: Errno) -> NetlinkError {
-    NetlinkError::Refused {
-        action,
-        object: format!("setting net.{}", dotted(path)),
-        errno,
-        detail: String::new(),
-    }
+    NetlinkError::Refused { action, object: format!("setting net.{}", dotted(path)), errno, detail: String::new() }
 }
 
 /// The name that sysctl(8) uses: dots for slashes, and slashes for the dots of a device's name.
@@ -266,40 +230,23 @@ mod tests {
 
     #[test]
     fn names_are_those_of_sysctl() {
-        assert_eq!(
-            dotted("ipv4/conf/eth0.10/arp_ignore"),
-            "ipv4.conf.eth0/10.arp_ignore"
-        );
+        assert_eq!(dotted("ipv4/conf/eth0.10/arp_ignore"), "ipv4.conf.eth0/10.arp_ignore");
     }
 
     #[test]
     fn paths_cannot_leave_the_tree() {
-        for bad in [
-            "../kernel/panic",
-            "ipv4//x",
-            "",
-            "ipv4/conf/../../../kernel/panic",
-        ] {
-            assert!(
-                matches!(read(bad), Err(NetlinkError::Invalid { .. })),
-                "{bad}"
-            );
+        for bad in ["../kernel/panic", "ipv4//x", "", "ipv4/conf/../../../kernel/panic"] {
+            assert!(matches!(read(bad), Err(NetlinkError::Invalid { .. })), "{bad}");
         }
         assert!(check(&FRONT, "a/../../b").is_err());
     }
 
     #[test]
     fn a_finding_says_what_and_why() {
-        let finding = Finding {
-            requirement: &FRONT[0],
-            device: "eth0".into(),
-            have: 0,
-        };
+        let finding = Finding { requirement: &FRONT[0], device: "eth0".into(), have: 0 };
         let text = finding.to_string();
         assert!(
-            text.starts_with(
-                "net.ipv4.conf.eth0.arp_ignore counts as 0 and should be 1 or 2: otherwise"
-            ),
+            text.starts_with("net.ipv4.conf.eth0.arp_ignore counts as 0 and should be 1 or 2: otherwise"),
             "{text}"
         );
     }

@@ -89,31 +89,18 @@ impl Watch {
     /// # Errors
     /// [`NetlinkError::Setup`] for the sockets, or an error of the first dump. Must be called within a tokio runtime.
     pub fn open() -> Result<Self, NetlinkError> {
-        let setup = |what| {
-            move |e: io::Error| NetlinkError::Setup {
-                what,
-                errno: errno_of(&e),
-            }
-        };
-        let mut socket =
-            Socket::new(NETLINK_ROUTE).map_err(setup("the watching netlink socket"))?;
-        socket
-            .bind(&SocketAddr::new(0, 0))
-            .map_err(setup("the watching netlink socket's address"))?;
-        socket
-            .set_non_blocking(true)
-            .map_err(setup("the watching netlink socket"))?;
+        let setup = |what| move |e: io::Error| NetlinkError::Setup { what, errno: errno_of(&e) };
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(setup("the watching netlink socket"))?;
+        socket.bind(&SocketAddr::new(0, 0)).map_err(setup("the watching netlink socket's address"))?;
+        socket.set_non_blocking(true).map_err(setup("the watching netlink socket"))?;
         force_receive_queue(&socket, RECEIVE_QUEUE_BYTES)?;
         // Subscribe first and read the state after: a change in between is seen twice rather than never.
         for group in GROUPS {
-            socket
-                .add_membership(group)
-                .map_err(setup("the netlink subscription"))?;
+            socket.add_membership(group).map_err(setup("the netlink subscription"))?;
         }
         // SAFETY: `Watched` owns the socket, never swaps or closes it, and gives the same descriptor each time until dropped.
-        let socket =
-            unsafe { AsyncFd::register_with_interest(Watched(socket), Interest::READABLE) }
-                .map_err(|e| setup("the watching netlink socket's readiness")(e.into()))?;
+        let socket = unsafe { AsyncFd::register_with_interest(Watched(socket), Interest::READABLE) }
+            .map_err(|e| setup("the watching netlink socket's readiness")(e.into()))?;
         let mut watch = Self {
             socket,
             requests: RequestSocket::open()?,
@@ -158,23 +145,13 @@ impl Watch {
                 return Ok(event);
             }
             let ready = self.socket.readable().await;
-            let mut guard = ready.map_err(|e| NetlinkError::Transport {
-                action: "wait",
-                errno: errno_of(&e),
-            })?;
+            let mut guard = ready.map_err(|e| NetlinkError::Transport { action: "wait", errno: errno_of(&e) })?;
             let mut overflow = false;
             for _ in 0..READS_PER_TURN {
-                match recv(
-                    &guard.get_inner().0,
-                    &mut self.buffer[..],
-                    RecvFlags::empty(),
-                ) {
+                match recv(&guard.get_inner().0, &mut self.buffer[..], RecvFlags::empty()) {
                     Ok((length, _)) => {
                         let datagram = self.buffer.get(..length).unwrap_or(&[]);
-                        let state = State {
-                            links: &mut self.links,
-                            addresses: &mut self.addresses,
-                        };
+                        let state = State { links: &mut self.links, addresses: &mut self.addresses };
                         state.apply(datagram, &mut self.queue);
                     }
                     Err(Errno::INTR) => {}
@@ -187,10 +164,7 @@ impl Watch {
                         break;
                     }
                     Err(errno) => {
-                        return Err(NetlinkError::Transport {
-                            action: "receive",
-                            errno,
-                        });
+                        return Err(NetlinkError::Transport { action: "receive", errno });
                     }
                 }
             }
@@ -206,34 +180,19 @@ impl Watch {
     fn resync(&mut self) -> Result<(), NetlinkError> {
         // What is still queued is older than the dump.
         for _ in 0..DRAIN_MAX {
-            match recv(
-                &self.socket.get_ref().0,
-                &mut self.buffer[..],
-                RecvFlags::empty(),
-            ) {
+            match recv(&self.socket.get_ref().0, &mut self.buffer[..], RecvFlags::empty()) {
                 Ok(_) | Err(Errno::INTR | Errno::NOBUFS) => {}
                 Err(Errno::AGAIN) => break,
                 Err(errno) => {
-                    return Err(NetlinkError::Transport {
-                        action: "receive",
-                        errno,
-                    });
+                    return Err(NetlinkError::Transport { action: "receive", errno });
                 }
             }
         }
         let links = link::list(&mut self.requests)?;
         let addresses = address::list(&mut self.requests, 0)?;
-        let mut state = State {
-            links: &mut self.links,
-            addresses: &mut self.addresses,
-        };
+        let mut state = State { links: &mut self.links, addresses: &mut self.addresses };
         let known: BTreeSet<u32> = links.iter().map(|l| l.index).collect();
-        let gone: Vec<u32> = state
-            .links
-            .keys()
-            .copied()
-            .filter(|index| !known.contains(index))
-            .collect();
+        let gone: Vec<u32> = state.links.keys().copied().filter(|index| !known.contains(index)).collect();
         for index in gone {
             state.link_gone(index, &mut self.queue);
         }
@@ -241,12 +200,8 @@ impl Watch {
             state.link(link, &mut self.queue);
         }
         let present: BTreeSet<(u32, IpAddr)> = addresses.iter().map(|a| (a.index, a.ip)).collect();
-        let lost: Vec<Present> = state
-            .addresses
-            .iter()
-            .filter(|(key, _)| !present.contains(key))
-            .map(|(_, value)| *value)
-            .collect();
+        let lost: Vec<Present> =
+            state.addresses.iter().filter(|(key, _)| !present.contains(key)).map(|(_, value)| *value).collect();
         for address in lost {
             state.address_gone(address, &mut self.queue);
         }

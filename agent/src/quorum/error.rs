@@ -44,9 +44,7 @@ pub enum QuorumError {
         own: Incarnation,
     },
     /// Two configurations name different voters.
-    #[error(
-        "voter {peer} is configured with the voters {theirs:?}, this machine with {mine:?}: make them equal"
-    )]
+    #[error("voter {peer} is configured with the voters {theirs:?}, this machine with {mine:?}: make them equal")]
     OtherVoters {
         /// The peer.
         peer: VoterId,
@@ -67,9 +65,7 @@ pub enum QuorumError {
         configured: Vec<VoterId>,
     },
     /// The configuration's voters are not usable.
-    #[error(
-        "the configuration names the voters {voters:?}, which must contain this one, {me}, once each"
-    )]
+    #[error("the configuration names the voters {voters:?}, which must contain this one, {me}, once each")]
     Voters {
         /// The list.
         voters: Vec<VoterId>,

@@ -34,45 +34,23 @@ const fn answers_needed(voters: usize) -> usize {
 }
 
 /// Asks the others until enough have answered, for as long as that takes; refuses when one of them knows this voter.
-pub(super) async fn ask(
-    channel: &Arc<Channel>,
-    me: VoterId,
-    voters: &[VoterId],
-) -> Result<(), QuorumError> {
+pub(super) async fn ask(channel: &Arc<Channel>, me: VoterId, voters: &[VoterId]) -> Result<(), QuorumError> {
     let needed = answers_needed(voters.len());
-    let question = wire::encode(&WhoAmI {
-        voters: voters.to_vec(),
-    })
-    .map_err(|source| QuorumError::Encoding { source })?;
-    let mut silent: BTreeSet<VoterId> = voters
-        .iter()
-        .copied()
-        .filter(|voter| *voter != me)
-        .collect();
+    let question =
+        wire::encode(&WhoAmI { voters: voters.to_vec() }).map_err(|source| QuorumError::Encoding { source })?;
+    let mut silent: BTreeSet<VoterId> = voters.iter().copied().filter(|voter| *voter != me).collect();
     let others = silent.len();
     let mut reminded = Instant::now();
     loop {
         for peer in silent.clone() {
-            match channel
-                .call(peer, method::WHO_AM_I, question.clone(), DEADLINE)
-                .await
-            {
+            match channel.call(peer, method::WHO_AM_I, question.clone(), DEADLINE).await {
                 Ok(answer) => {
-                    let answer: YouAre =
-                        wire::decode(&answer).map_err(|source| QuorumError::Encoding { source })?;
+                    let answer: YouAre = wire::decode(&answer).map_err(|source| QuorumError::Encoding { source })?;
                     if answer.incarnation > 0 {
-                        return Err(QuorumError::Forgotten {
-                            me,
-                            peer,
-                            incarnation: answer.incarnation,
-                        });
+                        return Err(QuorumError::Forgotten { me, peer, incarnation: answer.incarnation });
                     }
                     if answer.voters != voters {
-                        return Err(QuorumError::OtherVoters {
-                            peer,
-                            theirs: answer.voters,
-                            mine: voters.to_vec(),
-                        });
+                        return Err(QuorumError::OtherVoters { peer, theirs: answer.voters, mine: voters.to_vec() });
                     }
                     silent.remove(&peer);
                 }
@@ -85,11 +63,7 @@ pub(super) async fn ask(
         }
         if reminded.elapsed() >= REMIND {
             reminded = Instant::now();
-            tracing::info!(
-                ?silent,
-                needed,
-                "first start with an empty log: waiting for the other voters to answer"
-            );
+            tracing::info!(?silent, needed, "first start with an empty log: waiting for the other voters to answer");
         }
         sleep(PAUSE).await;
     }
@@ -98,10 +72,7 @@ pub(super) async fn ask(
 /// The entry that every new log begins with: the same at all voters, so that it needs no agreement.
 pub(super) fn membership(voters: &[VoterId]) -> LogEntry {
     let ids: BTreeSet<u64> = voters.iter().copied().map(node_id).collect();
-    LogEntry {
-        log_id: LogId::default(),
-        payload: EntryPayload::Membership(Membership::new(vec![ids.clone()], ids)),
-    }
+    LogEntry { log_id: LogId::default(), payload: EntryPayload::Membership(Membership::new(vec![ids.clone()], ids)) }
 }
 
 #[cfg(test)]
@@ -112,10 +83,7 @@ mod tests {
     fn the_answers_meet_every_majority_that_counted_this_voter() {
         assert_eq!([1, 2, 3, 4, 5, 7].map(answers_needed), [0, 1, 2, 2, 3, 4]);
         for voters in 2..=8 {
-            assert!(
-                answers_needed(voters) + majority(voters) - 1 > voters - 1,
-                "{voters}"
-            );
+            assert!(answers_needed(voters) + majority(voters) - 1 > voters - 1, "{voters}");
         }
     }
 }

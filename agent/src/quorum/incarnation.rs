@@ -30,25 +30,17 @@ pub enum IncarnationError {
         path: PathBuf,
     },
     /// Too many starts.
-    #[error(
-        "this voter was started {INCARNATION_MAX} times: let this machine join under a new voter number"
-    )]
+    #[error("this voter was started {INCARNATION_MAX} times: let this machine join under a new voter number")]
     Exhausted,
 }
 
 /// Grows the incarnation kept in `folder` (made when missing), durably, and returns it: 1 at the first start.
 pub fn advance(folder: &Path) -> Result<Incarnation, IncarnationError> {
     let path = folder.join("incarnation");
-    let io = |source| IncarnationError::Io {
-        path: path.clone(),
-        source,
-    };
+    let io = |source| IncarnationError::Io { path: path.clone(), source };
     fs::create_dir_all(folder).map_err(io)?;
     let last: Incarnation = match fs::read_to_string(&path) {
-        Ok(text) => text
-            .trim()
-            .parse()
-            .map_err(|_| IncarnationError::Damaged { path: path.clone() })?,
+        Ok(text) => text.trim().parse().map_err(|_| IncarnationError::Damaged { path: path.clone() })?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         Err(error) => return Err(io(error)),
     };
@@ -76,10 +68,7 @@ mod tests {
         assert_eq!(advance(&data).expect("first"), 1);
         assert_eq!(advance(&data).expect("second"), 2);
         fs::write(data.join("incarnation"), "many").expect("written");
-        assert!(matches!(
-            advance(&data),
-            Err(IncarnationError::Damaged { .. })
-        ));
+        assert!(matches!(advance(&data), Err(IncarnationError::Damaged { .. })));
         fs::write(data.join("incarnation"), INCARNATION_MAX.to_string()).expect("written");
         assert!(matches!(advance(&data), Err(IncarnationError::Exhausted)));
     }

@@ -9,18 +9,13 @@ use std::{
     },
 };
 
-use openraft::{
-    EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError, storage::RaftStateMachine,
-};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError, storage::RaftStateMachine};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::mpsc;
 
 use super::{
     snapshot::{SnapshotError, Snapshots},
-    types::{
-        Applied, LogEntry, LogId, Snapshot, SnapshotMeta, StorageError, StoredMembership,
-        TypeConfig,
-    },
+    types::{Applied, LogEntry, LogId, Snapshot, SnapshotMeta, StorageError, StoredMembership, TypeConfig},
 };
 use crate::cluster::{
     entry::Entry,
@@ -29,9 +24,7 @@ use crate::cluster::{
 };
 
 /// A state that every replica computes alike from the entries.
-pub trait Replicated:
-    Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static
-{
+pub trait Replicated: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Applies an entry; an error is a refusal, which changes nothing and is the same everywhere.
     fn apply(&mut self, index: Index, entry: &Entry) -> Result<(), String>;
     /// Takes note of an entry of raft's own, which says nothing to the state.
@@ -43,9 +36,7 @@ pub trait Replicated:
 impl Replicated for State {
     fn apply(&mut self, index: Index, entry: &Entry) -> Result<(), String> {
         // The effects are for the core, which applies the same entry to its own copy.
-        State::apply(self, index, entry)
-            .map(drop)
-            .map_err(|refusal| refusal.to_string())
+        State::apply(self, index, entry).map(drop).map_err(|refusal| refusal.to_string())
     }
 
     fn skip(&mut self, index: Index) {
@@ -135,19 +126,11 @@ impl<M: Replicated> Machine<M> {
         let snapshots = Snapshots::open(folder)?;
         let (events, receiver) = mpsc::unbounded_channel();
         let depth = Arc::new(AtomicUsize::new(0));
-        let machine = Self {
-            view: Shared::default(),
-            snapshots,
-            events,
-            depth: Arc::clone(&depth),
-        };
+        let machine = Self { view: Shared::default(), snapshots, events, depth: Arc::clone(&depth) };
         if let Some(snapshot) = machine.snapshots.current() {
             machine
                 .restore(&snapshot.meta, snapshot.snapshot.get_ref())
-                .map_err(|source| SnapshotError::Unreadable {
-                    path: folder.to_owned(),
-                    source,
-                })?;
+                .map_err(|source| SnapshotError::Unreadable { path: folder.to_owned(), source })?;
         }
         Ok((machine, AppliedEvents { receiver, depth }))
     }
@@ -164,11 +147,7 @@ impl<M: Replicated> Machine<M> {
     fn restore(&self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), serde_json::Error> {
         let state: M = serde_json::from_slice(data)?;
         let index = meta.last_log_id.map_or(0, |id| id.index);
-        let view = View {
-            state: state.clone(),
-            applied: meta.last_log_id,
-            membership: meta.last_membership.clone(),
-        };
+        let view = View { state: state.clone(), applied: meta.last_log_id, membership: meta.last_membership.clone() };
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
         self.tell(AppliedEvent::Restored { index, state });
         Ok(())
@@ -216,26 +195,15 @@ impl<M: Replicated> RaftStateMachine<TypeConfig> for Machine<M> {
                 }
             };
             view.applied = Some(log_id);
-            self.tell(AppliedEvent::Entry {
-                index,
-                entry,
-                outcome: outcome.clone(),
-            });
+            self.tell(AppliedEvent::Entry { index, entry, outcome: outcome.clone() });
             all.push(Applied { index, outcome });
         }
         Ok(all)
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder<M> {
-        let view = self
-            .view
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        Builder {
-            view,
-            snapshots: self.snapshots.clone(),
-        }
+        let view = self.view.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Builder { view, snapshots: self.snapshots.clone() }
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
@@ -249,11 +217,9 @@ impl<M: Replicated> RaftStateMachine<TypeConfig> for Machine<M> {
     ) -> Result<(), StorageError> {
         let data = snapshot.into_inner();
         // Read it first: what cannot be read must not become the snapshot on disk.
-        let _: M = serde_json::from_slice(&data)
-            .map_err(|error| StorageIOError::read_snapshot(None, &error))?;
+        let _: M = serde_json::from_slice(&data).map_err(|error| StorageIOError::read_snapshot(None, &error))?;
         store(&self.snapshots, meta.clone(), data.clone()).await?;
-        self.restore(meta, &data)
-            .map_err(|error| StorageIOError::read_snapshot(None, &error).into())
+        self.restore(meta, &data).map_err(|error| StorageIOError::read_snapshot(None, &error).into())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
@@ -262,11 +228,7 @@ impl<M: Replicated> RaftStateMachine<TypeConfig> for Machine<M> {
 }
 
 /// Writes a snapshot off the runtime's thread: the failover path must not wait for it.
-async fn store(
-    snapshots: &Snapshots,
-    meta: SnapshotMeta,
-    data: Vec<u8>,
-) -> Result<(), StorageError> {
+async fn store(snapshots: &Snapshots, meta: SnapshotMeta, data: Vec<u8>) -> Result<(), StorageError> {
     let snapshots = snapshots.clone();
     let stored = tokio::task::spawn_blocking(move || snapshots.store(meta, data)).await;
     match stored {
@@ -284,19 +246,12 @@ pub struct Builder<M> {
 
 impl<M: Replicated> RaftSnapshotBuilder<TypeConfig> for Builder<M> {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
-        let data = serde_json::to_vec(&self.view.state)
-            .map_err(|error| StorageIOError::write_snapshot(None, &error))?;
+        let data =
+            serde_json::to_vec(&self.view.state).map_err(|error| StorageIOError::write_snapshot(None, &error))?;
         let last_log_id = self.view.applied;
         let snapshot_id = last_log_id.map_or_else(|| "empty".to_owned(), |id| id.to_string());
-        let meta = SnapshotMeta {
-            last_log_id,
-            last_membership: self.view.membership.clone(),
-            snapshot_id,
-        };
+        let meta = SnapshotMeta { last_log_id, last_membership: self.view.membership.clone(), snapshot_id };
         store(&self.snapshots, meta.clone(), data.clone()).await?;
-        Ok(Snapshot {
-            meta,
-            snapshot: Box::new(Cursor::new(data)),
-        })
+        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(data)) })
     }
 }

@@ -81,10 +81,7 @@ impl<M: Replicated> Quorum<M> {
     /// Opens the log, finds out on a first start whether this voter may take part, and starts raft.
     ///
     /// On a first start this waits until enough other voters have answered; drop the future to give up.
-    pub async fn start(
-        config: QuorumConfig,
-        channel: Arc<Channel>,
-    ) -> Result<(Self, AppliedEvents<M>), QuorumError> {
+    pub async fn start(config: QuorumConfig, channel: Arc<Channel>) -> Result<(Self, AppliedEvents<M>), QuorumError> {
         let me = config.me;
         let mut voters = config.voters;
         let configured = voters.len();
@@ -116,59 +113,24 @@ impl<M: Replicated> Quorum<M> {
         if first {
             first::ask(&channel, me, &voters).await?;
             let seeded = log.seed(first::membership(&voters)).await;
-            seeded.map_err(|source| LogError::Io {
-                path: config.data_dir.clone(),
-                source,
-            })?;
+            seeded.map_err(|source| LogError::Io { path: config.data_dir.clone(), source })?;
         }
-        let network = Network {
-            channel: Arc::clone(&channel),
-            log: log.clone(),
-        };
-        let settings = Arc::new(settings::raft(
-            &config.cluster,
-            config.lease_ns,
-            config.snapshot_entries,
-        ));
+        let network = Network { channel: Arc::clone(&channel), log: log.clone() };
+        let settings = Arc::new(settings::raft(&config.cluster, config.lease_ns, config.snapshot_entries));
         let raft = Raft::new(node_id(me), settings, network, log.clone(), machine)
             .await
             .map_err(|error| QuorumError::Raft(error.to_string()))?;
-        let stored: Vec<VoterId> = raft
-            .metrics()
-            .borrow()
-            .membership_config
-            .voter_ids()
-            .filter_map(voter_id)
-            .collect();
-        let stored = if stored.is_empty() {
-            members(&raft).await?
-        } else {
-            stored
-        };
+        let stored: Vec<VoterId> = raft.metrics().borrow().membership_config.voter_ids().filter_map(voter_id).collect();
+        let stored = if stored.is_empty() { members(&raft).await? } else { stored };
         if stored != voters {
-            return Err(QuorumError::VotersChanged {
-                stored,
-                configured: voters,
-            });
+            return Err(QuorumError::VotersChanged { stored, configured: voters });
         }
         if service.raft.set(raft.clone()).is_err() {
             return Err(QuorumError::Raft("it was started twice".to_owned()));
         }
         let (changed, changes) = watch::channel(raft_view(&raft));
         let watcher = tokio::spawn(watch_raft(raft.clone(), me, changed)).abort_handle();
-        Ok((
-            Self {
-                me,
-                voters,
-                raft,
-                channel,
-                log,
-                view,
-                changes,
-                watcher,
-            },
-            events,
-        ))
+        Ok((Self { me, voters, raft, channel, log, view, changes, watcher }, events))
     }
 
     /// Appends an entry through the leader and waits until it is applied there. A refusal is in [`Applied::outcome`].
@@ -184,15 +146,10 @@ impl<M: Replicated> Quorum<M> {
             let leader = match answer {
                 Proposed::Applied(applied) => return Ok(applied),
                 Proposed::Unknown => return Err(ProposeError::Unknown),
-                Proposed::NotLeader(leader) => leader
-                    .and_then(voter_id)
-                    .filter(|leader| *leader != self.me),
+                Proposed::NotLeader(leader) => leader.and_then(voter_id).filter(|leader| *leader != self.me),
             };
             let leader = leader.ok_or(ProposeError::NoLeader)?;
-            let reply = self
-                .channel
-                .call(leader, method::PROPOSE, body.clone(), PROPOSE_DEADLINE)
-                .await;
+            let reply = self.channel.call(leader, method::PROPOSE, body.clone(), PROPOSE_DEADLINE).await;
             answer = match reply {
                 Ok(reply) => wire::decode(&reply).map_err(|_| ProposeError::Unknown)?,
                 // Refused before it came to an append: raft is not up there yet.
@@ -214,38 +171,23 @@ impl<M: Replicated> Quorum<M> {
         if self.view().leader == Some(self.me) {
             return Ok(());
         }
-        let question = wire::encode(&WouldVote {
-            last: self.log.last(),
-        });
+        let question = wire::encode(&WouldVote { last: self.log.last() });
         let question = question.map_err(|error| ElectError::Stopped(error.to_string()))?;
         let mut answers: FuturesUnordered<_> = self
             .channel
             .peers()
-            .map(|peer| {
-                self.channel.call(
-                    peer,
-                    method::WOULD_VOTE,
-                    question.clone(),
-                    WOULD_VOTE_DEADLINE,
-                )
-            })
+            .map(|peer| self.channel.call(peer, method::WOULD_VOTE, question.clone(), WOULD_VOTE_DEADLINE))
             .collect();
         let voters = self.voters.len();
         let mut granted = 1;
         while granted < majority(voters) {
             match answers.next().await {
-                Some(Ok(answer)) => {
-                    granted += usize::from(wire::decode::<bool>(&answer).unwrap_or(false))
-                }
+                Some(Ok(answer)) => granted += usize::from(wire::decode::<bool>(&answer).unwrap_or(false)),
                 Some(Err(_)) => {}
                 None => return Err(ElectError::NoMajority { granted, voters }),
             }
         }
-        self.raft
-            .trigger()
-            .elect()
-            .await
-            .map_err(|error| ElectError::Stopped(error.to_string()))
+        self.raft.trigger().elect().await.map_err(|error| ElectError::Stopped(error.to_string()))
     }
 
     /// Stops the leader's heartbeats, so that another voter can be elected once raft's leader lease is over. They come
@@ -282,23 +224,13 @@ impl<M: Replicated> Quorum<M> {
 
     /// Why raft has stopped, if it has: a disk that failed. The agent cannot go on then.
     pub fn failure(&self) -> Option<String> {
-        self.raft
-            .metrics()
-            .borrow()
-            .running_state
-            .as_ref()
-            .err()
-            .map(ToString::to_string)
+        self.raft.metrics().borrow().running_state.as_ref().err().map(ToString::to_string)
     }
 
     /// Returns once raft has stopped, with the reason.
     pub async fn failed(&self) -> String {
         let mut metrics = self.raft.metrics();
-        if metrics
-            .wait_for(|metrics| metrics.running_state.is_err())
-            .await
-            .is_err()
-        {
+        if metrics.wait_for(|metrics| metrics.running_state.is_err()).await.is_err() {
             return "raft has ended".to_owned();
         }
         self.failure().unwrap_or_default()
@@ -311,11 +243,7 @@ impl<M: Replicated> Quorum<M> {
 
     /// Takes a snapshot now, to shorten the log.
     pub async fn snapshot(&self) -> Result<(), QuorumError> {
-        self.raft
-            .trigger()
-            .snapshot()
-            .await
-            .map_err(|error| QuorumError::Raft(error.to_string()))
+        self.raft.trigger().snapshot().await.map_err(|error| QuorumError::Raft(error.to_string()))
     }
 
     /// Stops raft; the log closes once the last of its tasks has ended.
@@ -334,16 +262,9 @@ impl<M> Drop for Quorum<M> {
 
 /// The members of the effective membership; the metrics may not have been published yet.
 async fn members(raft: &Raft) -> Result<Vec<VoterId>, QuorumError> {
-    raft.with_raft_state(|state| {
-        state
-            .membership_state
-            .effective()
-            .voter_ids()
-            .filter_map(voter_id)
-            .collect()
-    })
-    .await
-    .map_err(|error| QuorumError::Raft(error.to_string()))
+    raft.with_raft_state(|state| state.membership_state.effective().voter_ids().filter_map(voter_id).collect())
+        .await
+        .map_err(|error| QuorumError::Raft(error.to_string()))
 }
 
 fn raft_view(raft: &Raft) -> RaftView {

@@ -6,14 +6,10 @@ use bytes::Bytes;
 use openraft::{
     RaftNetwork, RaftNetworkFactory,
     error::{
-        Fatal, NetworkError, PayloadTooLarge, RPCError, RaftError, ReplicationClosed,
-        StreamingError, Unreachable,
+        Fatal, NetworkError, PayloadTooLarge, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
     },
     network::{Backoff, RPCOption},
-    raft::{
-        AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, SnapshotResponse,
-        VoteResponse,
-    },
+    raft::{AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, SnapshotResponse, VoteResponse},
 };
 use serde::de::DeserializeOwned;
 
@@ -49,11 +45,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     async fn new_client(&mut self, target: u64, _node: &()) -> Peer {
         // A number that is no voter's is answered by the channel: "no peer".
         let peer = voter_id(target).unwrap_or(VoterId(0));
-        Peer {
-            peer,
-            channel: Arc::clone(&self.channel),
-            log: self.log.clone(),
-        }
+        Peer { peer, channel: Arc::clone(&self.channel), log: self.log.clone() }
     }
 }
 
@@ -81,9 +73,7 @@ impl Peer {
     ) -> Result<T, Failure> {
         let body = body.map_err(|error| Failure::Unreachable(Unreachable::new(&error)))?;
         match self.channel.call(self.peer, method, body, deadline).await {
-            Ok(reply) => {
-                wire::decode(&reply).map_err(|error| Failure::Unreachable(Unreachable::new(&error)))
-            }
+            Ok(reply) => wire::decode(&reply).map_err(|error| Failure::Unreachable(Unreachable::new(&error))),
             Err(error @ (RpcError::Deadline(_) | RpcError::Restarted(_))) => {
                 Err(Failure::Late(NetworkError::new(&error)))
             }
@@ -111,21 +101,12 @@ impl RaftNetwork<TypeConfig> for Peer {
     ) -> Result<AppendEntriesResponse<u64>, CallError<openraft::error::Infallible>> {
         // A leader appends before its own disk has the entry; nobody may hear of a commit before that (see `log`).
         if let Some(committed) = rpc.leader_commit {
-            self.log
-                .durable(committed.index)
-                .await
-                .map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
+            self.log.durable(committed.index).await.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
         }
         let body = wire::encode(&rpc);
-        if body
-            .as_ref()
-            .is_ok_and(|body| body.len() > APPEND_BYTES_MAX)
-            && rpc.entries.len() > 1
-        {
+        if body.as_ref().is_ok_and(|body| body.len() > APPEND_BYTES_MAX) && rpc.entries.len() > 1 {
             let fewer = rpc.entries.len() as u64 / 2;
-            return Err(RPCError::PayloadTooLarge(
-                PayloadTooLarge::new_entries_hint(fewer),
-            ));
+            return Err(RPCError::PayloadTooLarge(PayloadTooLarge::new_entries_hint(fewer)));
         }
         Ok(self.call(method::APPEND, body, RPC_DEADLINE).await?)
     }
@@ -135,17 +116,14 @@ impl RaftNetwork<TypeConfig> for Peer {
         rpc: RequestVote,
         _option: RPCOption,
     ) -> Result<VoteResponse<u64>, CallError<openraft::error::Infallible>> {
-        Ok(self
-            .call(method::VOTE, wire::encode(&rpc), RPC_DEADLINE)
-            .await?)
+        Ok(self.call(method::VOTE, wire::encode(&rpc), RPC_DEADLINE).await?)
     }
 
     async fn install_snapshot(
         &mut self,
         _rpc: InstallSnapshotRequest<TypeConfig>,
         _option: RPCOption,
-    ) -> Result<InstallSnapshotResponse<u64>, CallError<openraft::error::InstallSnapshotError>>
-    {
+    ) -> Result<InstallSnapshotResponse<u64>, CallError<openraft::error::InstallSnapshotError>> {
         // openraft calls this from its own full_snapshot alone, which is replaced below.
         let error = std::io::Error::other("snapshots are sent as a whole, not in chunks");
         Err(RPCError::Unreachable(Unreachable::new(&error)))
@@ -158,10 +136,7 @@ impl RaftNetwork<TypeConfig> for Peer {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<u64>, StreamingError<TypeConfig, Fatal<u64>>> {
-        let head = SnapshotHead {
-            vote,
-            meta: snapshot.meta,
-        };
+        let head = SnapshotHead { vote, meta: snapshot.meta };
         let body = wire::encode_snapshot(&head, snapshot.snapshot.get_ref());
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),

@@ -51,41 +51,25 @@ impl<M: Replicated> Service<M> {
             if asked.voters != self.voters {
                 tracing::warn!(%peer, theirs = ?asked.voters, mine = ?self.voters, "a voter is configured with other voters");
             }
-            let answer = YouAre {
-                voters: self.voters.clone(),
-                incarnation: self.incarnation(peer),
-            };
+            let answer = YouAre { voters: self.voters.clone(), incarnation: self.incarnation(peer) };
             return wire::encode(&answer).map_err(text);
         }
         let raft = self.raft.get().ok_or("this voter is starting")?;
         match method {
             method::APPEND => {
                 let request: Append = wire::decode(&body).map_err(text)?;
-                let reply = raft
-                    .append_entries(request)
-                    .await
-                    .map_err(|error| error.to_string())?;
+                let reply = raft.append_entries(request).await.map_err(|error| error.to_string())?;
                 wire::encode(&reply).map_err(text)
             }
             method::VOTE => {
                 let request: RequestVote = wire::decode(&body).map_err(text)?;
-                let reply = raft
-                    .vote(request)
-                    .await
-                    .map_err(|error| error.to_string())?;
+                let reply = raft.vote(request).await.map_err(|error| error.to_string())?;
                 wire::encode(&reply).map_err(text)
             }
             method::SNAPSHOT => {
-                let (head, data) =
-                    wire::decode_snapshot(&body).ok_or("the snapshot is malformed")?;
-                let snapshot = Snapshot {
-                    meta: head.meta,
-                    snapshot: Box::new(Cursor::new(data.to_vec())),
-                };
-                let reply = raft
-                    .install_full_snapshot(head.vote, snapshot)
-                    .await
-                    .map_err(|error| error.to_string())?;
+                let (head, data) = wire::decode_snapshot(&body).ok_or("the snapshot is malformed")?;
+                let snapshot = Snapshot { meta: head.meta, snapshot: Box::new(Cursor::new(data.to_vec())) };
+                let reply = raft.install_full_snapshot(head.vote, snapshot).await.map_err(|error| error.to_string())?;
                 wire::encode(&reply).map_err(text)
             }
             method::PROPOSE => {
@@ -104,16 +88,10 @@ impl<M: Replicated> Service<M> {
     pub fn incarnation(&self, voter: VoterId) -> Incarnation {
         let (mut newest, applied) = {
             let view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-            (
-                view.state.incarnation(voter),
-                view.applied.map(|id| id.index),
-            )
+            (view.state.incarnation(voter), view.applied.map(|id| id.index))
         };
         self.log.entries_behind(applied.unwrap_or(0), |entry| {
-            if let EntryPayload::Normal(Entry::Barrier {
-                voter: of,
-                incarnation,
-            }) = &entry.payload
+            if let EntryPayload::Normal(Entry::Barrier { voter: of, incarnation }) = &entry.payload
                 && *of == voter
             {
                 newest = newest.max(*incarnation);
@@ -127,9 +105,7 @@ impl<M: Replicated> Service<M> {
 pub(super) async fn propose(raft: &Raft, entry: Entry) -> Proposed {
     match raft.client_write(entry).await {
         Ok(written) => Proposed::Applied(written.data),
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-            Proposed::NotLeader(forward.leader_id)
-        }
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => Proposed::NotLeader(forward.leader_id),
         Err(_) => Proposed::Unknown,
     }
 }

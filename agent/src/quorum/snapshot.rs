@@ -67,17 +67,11 @@ impl Snapshots {
     pub fn open(folder: &Path) -> Result<Self, SnapshotError> {
         let path = folder.join("snapshot");
         let current = match fs::read(&path) {
-            Ok(bytes) => {
-                Some(decode(&bytes).ok_or_else(|| SnapshotError::Damaged { path: path.clone() })?)
-            }
+            Ok(bytes) => Some(decode(&bytes).ok_or_else(|| SnapshotError::Damaged { path: path.clone() })?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(SnapshotError::Io { path, source }),
         };
-        Ok(Self {
-            path,
-            current: Arc::new(Mutex::new(current)),
-            writing: Arc::default(),
-        })
+        Ok(Self { path, current: Arc::new(Mutex::new(current)), writing: Arc::default() })
     }
 
     /// The newest snapshot.
@@ -94,22 +88,12 @@ impl Snapshots {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         {
             let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-            if current
-                .as_ref()
-                .is_some_and(|stored| stored.meta.last_log_id > meta.last_log_id)
-            {
+            if current.as_ref().is_some_and(|stored| stored.meta.last_log_id > meta.last_log_id) {
                 return Ok(());
             }
         }
-        self.replace(&meta, &data)
-            .map_err(|source| SnapshotError::Io {
-                path: self.path.clone(),
-                source,
-            })?;
-        let stored = Stored {
-            meta,
-            data: Arc::new(data),
-        };
+        self.replace(&meta, &data).map_err(|source| SnapshotError::Io { path: self.path.clone(), source })?;
+        let stored = Stored { meta, data: Arc::new(data) };
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(stored);
         Ok(())
     }
@@ -147,10 +131,7 @@ fn decode(bytes: &[u8]) -> Option<Stored> {
     }
     let length = usize::try_from(u32::from_le_bytes(header[12..16].try_into().ok()?)).ok()?;
     let (meta, data) = bytes[HEADER_BYTES..].split_at_checked(length)?;
-    Some(Stored {
-        meta: serde_json::from_slice(meta).ok()?,
-        data: Arc::new(data.to_vec()),
-    })
+    Some(Stored { meta: serde_json::from_slice(meta).ok()?, data: Arc::new(data.to_vec()) })
 }
 
 #[cfg(test)]
@@ -159,15 +140,8 @@ mod tests {
     use crate::quorum::types::LogId;
 
     fn meta(index: u64) -> SnapshotMeta {
-        let last_log_id = Some(LogId {
-            index,
-            ..LogId::default()
-        });
-        SnapshotMeta {
-            last_log_id,
-            snapshot_id: index.to_string(),
-            ..SnapshotMeta::default()
-        }
+        let last_log_id = Some(LogId { index, ..LogId::default() });
+        SnapshotMeta { last_log_id, snapshot_id: index.to_string(), ..SnapshotMeta::default() }
     }
 
     #[test]
@@ -176,39 +150,22 @@ mod tests {
         let snapshots = Snapshots::open(folder.path()).expect("opens");
         assert!(snapshots.current().is_none());
         snapshots.store(meta(7), b"seven".to_vec()).expect("stored");
-        snapshots
-            .store(meta(3), b"three".to_vec())
-            .expect("left alone");
-        let current = Snapshots::open(folder.path())
-            .expect("opens")
-            .current()
-            .expect("there is one");
-        assert_eq!(
-            (current.meta, current.snapshot.into_inner()),
-            (meta(7), b"seven".to_vec())
-        );
+        snapshots.store(meta(3), b"three".to_vec()).expect("left alone");
+        let current = Snapshots::open(folder.path()).expect("opens").current().expect("there is one");
+        assert_eq!((current.meta, current.snapshot.into_inner()), (meta(7), b"seven".to_vec()));
     }
 
     #[test]
     fn any_flipped_bit_is_refused() {
         let folder = tempfile::tempdir().expect("temporary folder");
-        Snapshots::open(folder.path())
-            .expect("opens")
-            .store(meta(7), b"seven".to_vec())
-            .expect("stored");
+        Snapshots::open(folder.path()).expect("opens").store(meta(7), b"seven".to_vec()).expect("stored");
         let path = folder.path().join("snapshot");
         let sound = fs::read(&path).expect("read");
         for bit in 0..sound.len() * 8 {
             let mut bytes = sound.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, bytes).expect("written");
-            assert!(
-                matches!(
-                    Snapshots::open(folder.path()),
-                    Err(SnapshotError::Damaged { .. })
-                ),
-                "bit {bit}"
-            );
+            assert!(matches!(Snapshots::open(folder.path()), Err(SnapshotError::Damaged { .. })), "bit {bit}");
         }
     }
 }

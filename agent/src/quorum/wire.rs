@@ -72,10 +72,7 @@ pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::
 }
 
 /// Encodes a snapshot: `length of the head u32 little-endian | head | data`.
-pub(super) fn encode_snapshot(
-    head: &SnapshotHead,
-    data: &[u8],
-) -> Result<Bytes, serde_json::Error> {
+pub(super) fn encode_snapshot(head: &SnapshotHead, data: &[u8]) -> Result<Bytes, serde_json::Error> {
     let head = serde_json::to_vec(head)?;
     let mut body = BytesMut::with_capacity(4 + head.len() + data.len());
     body.put_u32_le(u32::try_from(head.len()).map_err(serde::ser::Error::custom)?);

@@ -68,9 +68,7 @@ pub enum ResourceError {
         remedy: String,
     },
     /// The time limit ran out.
-    #[error(
-        "{operation} of {resource} took longer than {limit:?}; see what it waits for, or raise its timeout"
-    )]
+    #[error("{operation} of {resource} took longer than {limit:?}; see what it waits for, or raise its timeout")]
     TimedOut {
         /// The resource.
         resource: String,
@@ -95,11 +93,7 @@ pub enum ResourceError {
 
 impl ResourceError {
     pub(super) fn no_roles(resource: &str, operation: Operation, context: &Context) -> Self {
-        Self::NoRoles {
-            resource: resource.to_owned(),
-            operation,
-            group: context.group.to_string(),
-        }
+        Self::NoRoles { resource: resource.to_owned(), operation, group: context.group.to_string() }
     }
 }
 
@@ -107,12 +101,7 @@ impl ResourceError {
 const NAMED_MAX: usize = 5;
 
 fn join(failures: &[NetlinkError]) -> String {
-    let mut text = failures
-        .iter()
-        .take(NAMED_MAX)
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("; ");
+    let mut text = failures.iter().take(NAMED_MAX).map(ToString::to_string).collect::<Vec<_>>().join("; ");
     if failures.len() > NAMED_MAX {
         text.push_str(&format!("; and {} more", failures.len() - NAMED_MAX));
     }

@@ -39,25 +39,12 @@ impl<'a, T> Work<'a, T> {
     /// # Errors
     /// The work's own error, or [`ResourceError::TimedOut`]. The future is dropped then: a kind that leaves something behind
     /// in that case (a process, a half-done mount) must clean up in its next `probe` or `stop`.
-    pub async fn within(
-        self,
-        limit: Duration,
-        resource: &str,
-        operation: Operation,
-    ) -> Result<T, ResourceError> {
+    pub async fn within(self, limit: Duration, resource: &str, operation: Operation) -> Result<T, ResourceError> {
         match self {
             Self::Done(result) => result,
-            Self::Pending(future) => {
-                tokio::time::timeout(limit, future)
-                    .await
-                    .unwrap_or_else(|_| {
-                        Err(ResourceError::TimedOut {
-                            resource: resource.to_owned(),
-                            operation,
-                            limit,
-                        })
-                    })
-            }
+            Self::Pending(future) => tokio::time::timeout(limit, future)
+                .await
+                .unwrap_or_else(|_| Err(ResourceError::TimedOut { resource: resource.to_owned(), operation, limit })),
         }
     }
 }
@@ -127,20 +114,12 @@ pub trait Resource: Send {
 
     /// Take the active role, for kinds that run on several nodes in different roles.
     fn promote(&mut self, context: &Context) -> Work<'_, ()> {
-        Work::Done(Err(ResourceError::no_roles(
-            self.name(),
-            Operation::Promote,
-            context,
-        )))
+        Work::Done(Err(ResourceError::no_roles(self.name(), Operation::Promote, context)))
     }
 
     /// Leave the active role.
     fn demote(&mut self, context: &Context) -> Work<'_, ()> {
-        Work::Done(Err(ResourceError::no_roles(
-            self.name(),
-            Operation::Demote,
-            context,
-        )))
+        Work::Done(Err(ResourceError::no_roles(self.name(), Operation::Demote, context)))
     }
 
     /// Tell the neighbourhood again where it is. Only addresses have something to tell.
@@ -152,11 +131,9 @@ pub trait Resource: Send {
     fn on_network(&mut self, event: &Event) -> Work<'_, ()> {
         // Most kinds do not depend on it.
         match event {
-            Event::Link { .. }
-            | Event::LinkGone(_)
-            | Event::Address(_)
-            | Event::AddressGone(_)
-            | Event::Resynced => Work::ok(()),
+            Event::Link { .. } | Event::LinkGone(_) | Event::Address(_) | Event::AddressGone(_) | Event::Resynced => {
+                Work::ok(())
+            }
         }
     }
 

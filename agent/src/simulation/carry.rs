@@ -16,13 +16,7 @@ use crate::cluster::{
 impl World {
     /// One command of the core.
     pub fn carry_out(&mut self, position: usize, agent: &mut Agent, command: Command) {
-        if !matches!(
-            command,
-            Command::Send {
-                message: Message::Report(_),
-                ..
-            }
-        ) {
+        if !matches!(command, Command::Send { message: Message::Report(_), .. }) {
             self.note(Some(position), || match &command {
                 Command::Record(fact) => format!("= {fact:?}"),
                 other => format!("> {other:?}"),
@@ -66,8 +60,7 @@ impl World {
                 if self.now < sent_before && matches!(moment, Some(Moment::Promised(_))) {
                     let at = late_until + self.random.below(3 * self.timing.hold_ns());
                     let payload = Box::new(Payload::Core(message));
-                    self.queue
-                        .push(at, Event::Channel(Self::position(to), me, payload));
+                    self.queue.push(at, Event::Channel(Self::position(to), me, payload));
                 } else {
                     self.send(me, to, Payload::Core(message));
                 }
@@ -80,9 +73,7 @@ impl World {
             Command::StepAside { .. } => agent.raft.step_aside(),
             Command::Resume => agent.raft.resume(),
             Command::Record(_) => {}
-            Command::Halt(text) => self
-                .checker
-                .stuck(self.now, format!("the core of {me} halts: {text}")),
+            Command::Halt(text) => self.checker.stuck(self.now, format!("the core of {me} halts: {text}")),
         }
         self.raft_outputs(position, agent);
     }
@@ -100,11 +91,7 @@ impl World {
             Ok(()) => agent.proposals.push((entry, until)),
             Err(entry) => match leader {
                 Some(leader) if leader != me => {
-                    self.send(
-                        me,
-                        leader,
-                        Payload::Raft(RaftMessage::Forward(entry.clone())),
-                    );
+                    self.send(me, leader, Payload::Raft(RaftMessage::Forward(entry.clone())));
                     agent.proposals.push((entry, until));
                 }
                 _ => agent.inbox.push_back(Item::ProposalFailed(entry)),
@@ -120,23 +107,13 @@ impl World {
             return;
         };
         if let Some(running) = agent.running.get(&slot) {
-            let what = format!(
-                "voter {} starts {group} in epoch {epoch} while {running:?}",
-                position + 1
-            );
+            let what = format!("voter {} starts {group} in epoch {epoch} while {running:?}", position + 1);
             self.checker.violated(self.now, what);
         }
         agent.running.insert(slot, Running::Starting(epoch));
-        let fails = self
-            .machines
-            .get(position)
-            .is_some_and(|machine| machine.starts_fail);
+        let fails = self.machines.get(position).is_some_and(|machine| machine.starts_fail);
         self.checker.statistics.failed_starts += u64::from(fails);
-        let outcome = if fails {
-            Outcome::StartFailed
-        } else {
-            Outcome::Started
-        };
+        let outcome = if fails { Outcome::StartFailed } else { Outcome::Started };
         self.execute(position, slot, epoch, outcome);
     }
 
@@ -151,18 +128,11 @@ impl World {
     }
 
     fn execute(&mut self, position: usize, slot: usize, epoch: Epoch, outcome: Outcome) {
-        let slow = if self.calm {
-            10_000_000
-        } else {
-            4 * self.timing.hold_ns()
-        };
+        let slow = if self.calm { 10_000_000 } else { 4 * self.timing.hold_ns() };
         let takes = self.random.spread(100_000, slow);
         let Some(machine) = self.machines.get(position) else {
             return;
         };
-        self.queue.push(
-            self.now + takes,
-            Event::Executed(position, machine.generation, slot, epoch, outcome),
-        );
+        self.queue.push(self.now + takes, Event::Executed(position, machine.generation, slot, epoch, outcome));
     }
 }

@@ -67,20 +67,12 @@ pub struct Checker {
 impl Checker {
     /// Takes note of a violation; the first one counts.
     pub fn violated(&mut self, at: Instant, what: String) {
-        self.violation.get_or_insert(Violation {
-            at,
-            what,
-            safety: true,
-        });
+        self.violation.get_or_insert(Violation { at, what, safety: true });
     }
 
     /// The cluster did not recover, or its core does not come to rest.
     pub fn stuck(&mut self, at: Instant, what: String) {
-        self.violation.get_or_insert(Violation {
-            at,
-            what,
-            safety: false,
-        });
+        self.violation.get_or_insert(Violation { at, what, safety: false });
     }
 
     /// The newest committed state that any machine has applied.
@@ -100,10 +92,7 @@ impl Checker {
             for machine in machines.iter().filter(|machine| machine.serves(slot, now)) {
                 match first {
                     Some(other) => {
-                        let (a, b) = (
-                            epoch_of(machines, other, slot),
-                            epoch_of(machines, machine.id, slot),
-                        );
+                        let (a, b) = (epoch_of(machines, other, slot), epoch_of(machines, machine.id, slot));
                         let what = format!(
                             "two owners: {other} (epoch {a}) and {} (epoch {b}) both serve {group}",
                             machine.id
@@ -121,28 +110,15 @@ impl Checker {
         let known = *self.leaders.entry(term).or_insert(leader);
         self.statistics.terms = self.leaders.len() as u64;
         if known != leader {
-            self.violated(
-                now,
-                format!("two leaders: {known} and {leader} both lead term {term}"),
-            );
+            self.violated(now, format!("two leaders: {known} and {leader} both lead term {term}"));
         }
     }
 
     /// A machine has applied an entry and its core has this state now.
-    pub fn applied(
-        &mut self,
-        now: Instant,
-        who: VoterId,
-        index: Index,
-        entry: Option<&Entry>,
-        state: &State,
-    ) {
+    pub fn applied(&mut self, now: Instant, who: VoterId, index: Index, entry: Option<&Entry>, state: &State) {
         match self.entries.get(&index) {
             Some(known) if known.as_ref() != entry => {
-                self.violated(
-                    now,
-                    format!("logs differ: {who} applied {entry:?} at {index}, others {known:?}"),
-                );
+                self.violated(now, format!("logs differ: {who} applied {entry:?} at {index}, others {known:?}"));
             }
             Some(_) => {}
             None => {
@@ -154,10 +130,7 @@ impl Checker {
         } else if let Some((_, known)) = self.states.iter().rev().find(|(at, _)| *at == index)
             && (known.groups != state.groups || known.voters != state.voters)
         {
-            self.violated(
-                now,
-                format!("states differ at {index}: {who} has {state:?}, others {known:?}"),
-            );
+            self.violated(now, format!("states differ at {index}: {who} has {state:?}, others {known:?}"));
         }
     }
 
@@ -179,8 +152,7 @@ impl Checker {
                 }
                 if grown {
                     self.statistics.takeovers += u64::from(changed && old.owner.is_some());
-                    self.statistics.moves +=
-                        u64::from(matches!(entry, Some(Entry::Diverted { .. })));
+                    self.statistics.moves += u64::from(matches!(entry, Some(Entry::Diverted { .. })));
                 }
             }
             for (id, voter) in &state.voters {
@@ -189,9 +161,7 @@ impl Checker {
                 };
                 self.statistics.conclusions += u64::from(old.concluded != voter.concluded);
                 if voter.incarnation < old.incarnation || voter.concluded < old.concluded {
-                    wrong = Some(format!(
-                        "voter {id}: incarnation or conclusion went back at {index}"
-                    ));
+                    wrong = Some(format!("voter {id}: incarnation or conclusion went back at {index}"));
                 }
             }
             if let Some(what) = wrong {

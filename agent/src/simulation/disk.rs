@@ -37,13 +37,7 @@ impl Disk {
     }
 
     /// Takes a write; it will complete at the instant returned, if the disk does not hang then.
-    pub fn submit(
-        &mut self,
-        now: Instant,
-        number: u64,
-        write: Write,
-        random: &mut Random,
-    ) -> Instant {
+    pub fn submit(&mut self, now: Instant, number: u64, write: Write, random: &mut Random) -> Instant {
         self.pending.push_back((number, write));
         // Writes that wait for one another go down together, as in a group commit.
         let latency = random.range(self.latency.0, self.latency.1);
@@ -56,11 +50,7 @@ impl Disk {
         if now < self.hangs_until {
             return Err(self.hangs_until);
         }
-        while self
-            .pending
-            .front()
-            .is_some_and(|(first, _)| *first <= number)
-        {
+        while self.pending.front().is_some_and(|(first, _)| *first <= number) {
             if let Some((_, write)) = self.pending.pop_front() {
                 self.durable.apply(&write);
             }

@@ -53,8 +53,7 @@ impl World {
             Event::Channel(_, from, payload) => match *payload {
                 Payload::Core(message) => agent.inbox.push_back(Item::Message(from, message)),
                 Payload::Raft(RaftMessage::NotLeader(entry)) => {
-                    if let Some(place) = agent.proposals.iter().position(|(open, _)| *open == entry)
-                    {
+                    if let Some(place) = agent.proposals.iter().position(|(open, _)| *open == entry) {
                         agent.proposals.remove(place);
                         agent.inbox.push_back(Item::ProposalFailed(entry));
                     }
@@ -63,19 +62,14 @@ impl World {
             },
             Event::Written(_, life, number) => match machine.disk.complete(self.now, number) {
                 Ok(last) => agent.raft.written(number, last),
-                Err(again) => self
-                    .queue
-                    .push(again, Event::Written(position, life, number)),
+                Err(again) => self.queue.push(again, Event::Written(position, life, number)),
             },
             Event::RaftTick(_, life) => {
                 agent.raft.tick();
                 let interval = self.timing.interval_ns;
-                self.queue
-                    .push(self.now + interval, Event::RaftTick(position, life));
+                self.queue.push(self.now + interval, Event::RaftTick(position, life));
             }
-            Event::Executed(_, _, slot, epoch, outcome) => {
-                executed(&mut agent, slot, epoch, outcome)
-            }
+            Event::Executed(_, _, slot, epoch, outcome) => executed(&mut agent, slot, epoch, outcome),
             Event::Tell(_, item) => agent.inbox.push_back(*item),
             _ => {}
         }
@@ -103,11 +97,8 @@ impl World {
                     let Some(machine) = self.machines.get_mut(position) else {
                         return;
                     };
-                    let at = machine
-                        .disk
-                        .submit(self.now, number, write, &mut self.random);
-                    self.queue
-                        .push(at, Event::Written(position, generation, number));
+                    let at = machine.disk.submit(self.now, number, write, &mut self.random);
+                    self.queue.push(at, Event::Written(position, generation, number));
                 }
                 Output::Restore(state) => agent.inbox.push_back(Item::Restore(state)),
                 Output::Apply(index, entry) => agent.inbox.push_back(Item::Applied(index, entry)),
@@ -128,24 +119,14 @@ impl World {
             .get_mut(position)
             .is_some_and(|machine| std::mem::replace(&mut machine.raft_letter, letter) != letter);
         if changed {
-            self.note(Some(position), || {
-                format!("  raft is {letter} in term {term}")
-            });
+            self.note(Some(position), || format!("  raft is {letter} in term {term}"));
         }
     }
 
     /// Sends on the channel.
     pub fn send(&mut self, from: VoterId, to: VoterId, payload: Payload) {
-        for arrival in self
-            .network
-            .message(self.now, from.0, to.0)
-            .into_iter()
-            .flatten()
-        {
-            self.queue.push(
-                arrival,
-                Event::Channel(Self::position(to), from, Box::new(payload.clone())),
-            );
+        for arrival in self.network.message(self.now, from.0, to.0).into_iter().flatten() {
+            self.queue.push(arrival, Event::Channel(Self::position(to), from, Box::new(payload.clone())));
         }
     }
 
@@ -154,11 +135,7 @@ impl World {
         let Some(machine) = self.machines.get_mut(position) else {
             return;
         };
-        if machine
-            .agent
-            .as_ref()
-            .is_none_or(|agent| agent.called != Some(at))
-        {
+        if machine.agent.as_ref().is_none_or(|agent| agent.called != Some(at)) {
             return;
         }
         let Some(mut agent) = machine.agent.take() else {
@@ -170,8 +147,7 @@ impl World {
             turns += 1;
             if turns > TURNS_MAX {
                 let id = VoterId(u8::try_from(position + 1).unwrap_or(0));
-                self.checker
-                    .stuck(self.now, format!("the core of {id} never comes to rest"));
+                self.checker.stuck(self.now, format!("the core of {id} never comes to rest"));
                 break false;
             }
             match self.turn(position, &mut agent) {
@@ -190,9 +166,7 @@ impl World {
             Some(self.now + preemption)
         } else if agent.stopping && agent.core.is_drained() {
             machine.agent = Some(agent);
-            self.note(Some(position), || {
-                "! agent has stopped in an orderly way".to_owned()
-            });
+            self.note(Some(position), || "! agent has stopped in an orderly way".to_owned());
             self.crash_agent(position);
             let back = self.timing.hold_ns();
             self.queue.push(self.now + back, Event::Start(position));
@@ -216,10 +190,7 @@ impl World {
         if deadline.is_some_and(|deadline| deadline <= now) {
             agent.idle_wakes += 1;
             if agent.idle_wakes > IDLE_WAKES_MAX {
-                let what = format!(
-                    "the core of {} spins: its deadline stays in the past",
-                    machine.id
-                );
+                let what = format!("the core of {} spins: its deadline stays in the past", machine.id);
                 self.checker.stuck(self.now, what);
             }
         } else {
@@ -234,10 +205,7 @@ impl World {
     }
 
     fn preempts(&mut self, position: usize) -> bool {
-        let per_mille = self
-            .machines
-            .get(position)
-            .map_or(0, |machine| machine.preempted);
+        let per_mille = self.machines.get(position).map_or(0, |machine| machine.preempted);
         self.random.per_mille(per_mille)
     }
 
@@ -271,36 +239,20 @@ impl World {
                 let at = if at == 0 { machine.local(self.now) } else { at };
                 let commands: VecDeque<Command> = agent.core.step(at, &view).into();
                 if commands.is_empty() {
-                    return if agent.inbox.is_empty() {
-                        Turn::Rest
-                    } else {
-                        Turn::Again
-                    };
+                    return if agent.inbox.is_empty() { Turn::Rest } else { Turn::Again };
                 }
                 agent.idle_wakes = 0;
                 agent.stage = Stage::Carrying(commands);
-                if self.preempts(position) {
-                    Turn::Preempted
-                } else {
-                    Turn::Again
-                }
+                if self.preempts(position) { Turn::Preempted } else { Turn::Again }
             }
             Stage::Carrying(mut commands) => {
                 let Some(command) = commands.pop_front() else {
-                    agent.stage = if agent.inbox.is_empty() {
-                        Stage::Due
-                    } else {
-                        Stage::Idle
-                    };
+                    agent.stage = if agent.inbox.is_empty() { Stage::Due } else { Stage::Idle };
                     return Turn::Again;
                 };
                 self.carry_out(position, agent, command);
                 agent.stage = Stage::Carrying(commands);
-                if self.preempts(position) {
-                    Turn::Preempted
-                } else {
-                    Turn::Again
-                }
+                if self.preempts(position) { Turn::Preempted } else { Turn::Again }
             }
         }
     }
@@ -315,19 +267,12 @@ impl World {
             return Turn::Rest;
         };
         agent.stage = Stage::Viewed(if view_first { 0 } else { now }, Box::new(view));
-        if self.preempts(position) {
-            Turn::Preempted
-        } else {
-            Turn::Again
-        }
+        if self.preempts(position) { Turn::Preempted } else { Turn::Again }
     }
 
     fn hand_over(&mut self, position: usize, agent: &mut Agent, now: Nanos, item: Item) {
         let name = |slot: usize, groups: &[GroupId]| groups.get(slot).cloned();
-        if !matches!(
-            item,
-            Item::Message(_, crate::cluster::message::Message::Report(_))
-        ) {
+        if !matches!(item, Item::Message(_, crate::cluster::message::Message::Report(_))) {
             self.note(Some(position), || input_line(&item));
         }
         match item {
@@ -380,12 +325,9 @@ impl World {
         let Some(machine) = self.machines.get(position) else {
             return;
         };
-        self.checker
-            .applied(self.now, machine.id, index, entry, agent.core.state());
+        self.checker.applied(self.now, machine.id, index, entry, agent.core.state());
         if agent.raft.entries() > self.log_max && agent.core.state().applied == index {
-            agent
-                .raft
-                .compact(&std::rc::Rc::new(agent.core.state().clone()));
+            agent.raft.compact(&std::rc::Rc::new(agent.core.state().clone()));
         }
     }
 }
@@ -412,11 +354,7 @@ fn view_of(machine: &mut Machine, agent: &Agent) -> Option<View> {
         punctual_since: kernel.control.punctual_since,
         front_up: machine.front_up,
         configuration_differs: false,
-        raft: RaftView {
-            leader,
-            term,
-            log_index,
-        },
+        raft: RaftView { leader, term, log_index },
     })
 }
 

@@ -152,11 +152,7 @@ impl World {
         let target = self.target();
         self.inject(kind, target);
         let hold = self.timing.hold_ns();
-        let next = self.now
-            + self
-                .plan
-                .random
-                .spread(hold / 8, hold / 8 * self.plan.pause_max);
+        let next = self.now + self.plan.random.spread(hold / 8, hold / 8 * self.plan.pause_max);
         if next < self.plan.until {
             self.queue.push(next, Event::Fault);
         }
@@ -180,25 +176,17 @@ impl World {
             }
             b'l' => {
                 let link = self.plan.random.index(self.network.links());
-                let paths = self
-                    .all_paths()
-                    .into_iter()
-                    .filter(|path| path.2 == link)
-                    .collect();
+                let paths = self.all_paths().into_iter().filter(|path| path.2 == link).collect();
                 self.cut(paths, lasts);
             }
             b'w' => {
                 let side = self.plan.random.draw();
-                let paths = self
-                    .all_paths()
-                    .into_iter()
-                    .filter(|(a, b, _)| (side >> a) & 1 != (side >> b) & 1);
+                let paths = self.all_paths().into_iter().filter(|(a, b, _)| (side >> a) & 1 != (side >> b) & 1);
                 self.cut(paths.collect(), lasts);
             }
             b'f' => {
                 let paths = if self.plan.random.per_mille(500) {
-                    let (into, out) =
-                        [(true, true), (true, false), (false, true)][self.plan.random.index(3)];
+                    let (into, out) = [(true, true), (true, false), (false, true)][self.plan.random.index(3)];
                     self.around(target, into, out)
                 } else {
                     let (other, both) = (self.other(target), self.plan.random.per_mille(500));
@@ -212,20 +200,13 @@ impl World {
             b'P' => self.pause(target, lasts),
             b'S' => {
                 self.note(Some(target), || "! machine stalls".to_owned());
-                if let Some(machine) = self
-                    .machines
-                    .get_mut(target)
-                    .filter(|machine| machine.powered)
-                {
+                if let Some(machine) = self.machines.get_mut(target).filter(|machine| machine.powered) {
                     machine.stalled = true;
                 }
                 self.ends(lasts, Ends::Stall(target));
             }
             b'W' => {
-                let lasts = self
-                    .plan
-                    .random
-                    .spread(hold, 2 * self.timing.wedge_ns + 6 * hold);
+                let lasts = self.plan.random.spread(hold, 2 * self.timing.wedge_ns + 6 * hold);
                 self.wedge(target, lasts);
             }
             b'A' => self.strike_agent(target, soon),
@@ -261,28 +242,18 @@ impl World {
             }
             b't' => {
                 self.note(Some(target), || "! agent is told to stop".to_owned());
-                self.queue
-                    .push(self.now, Event::Tell(target, Box::new(Item::Shutdown)));
-                let life = self
-                    .machines
-                    .get(target)
-                    .map_or(0, |machine| machine.generation);
+                self.queue.push(self.now, Event::Tell(target, Box::new(Item::Shutdown)));
+                let life = self.machines.get(target).map_or(0, |machine| machine.generation);
                 self.ends(8 * hold + soon, Ends::Stop(target, life));
             }
             b'n' => self.storm(lasts),
             _ => {
-                let before = self
-                    .machines
-                    .get(target)
-                    .map_or(0, |machine| machine.preempted);
+                let before = self.machines.get(target).map_or(0, |machine| machine.preempted);
                 self.note(Some(target), || "! driver lags".to_owned());
                 if let Some(machine) = self.machines.get_mut(target) {
                     machine.preempted = 400;
                 }
-                self.ends(
-                    lasts,
-                    Ends::Preempted(target, before.min(self.plan.preempted)),
-                );
+                self.ends(lasts, Ends::Preempted(target, before.min(self.plan.preempted)));
             }
         }
     }
@@ -296,10 +267,7 @@ impl World {
             Ends::Flap(paths, times) => {
                 if times > 0 && !self.calm {
                     let cut = hold / 10 * self.plan.random.range(6, 16);
-                    let whole = self
-                        .plan
-                        .random
-                        .spread(self.timing.interval_ns / 4, 3 * self.timing.interval_ns);
+                    let whole = self.plan.random.spread(self.timing.interval_ns / 4, 3 * self.timing.interval_ns);
                     self.cut(paths.clone(), cut);
                     self.ends(cut + whole, Ends::Flap(paths, times - 1));
                 }
@@ -346,10 +314,7 @@ impl World {
                 }
             }
             Ends::Stop(at, life) => {
-                let same = self
-                    .machines
-                    .get(at)
-                    .is_some_and(|machine| machine.generation == life);
+                let same = self.machines.get(at).is_some_and(|machine| machine.generation == life);
                 if same {
                     self.crash_agent(at);
                 }
@@ -439,12 +404,8 @@ impl World {
     }
 
     fn order_move(&mut self) {
-        let nodes: Vec<VoterId> = self
-            .voters
-            .iter()
-            .filter(|(_, role)| *role == Role::Node)
-            .map(|(voter, _)| *voter)
-            .collect();
+        let nodes: Vec<VoterId> =
+            self.voters.iter().filter(|(_, role)| *role == Role::Node).map(|(voter, _)| *voter).collect();
         let to = nodes[self.plan.random.index(nodes.len())];
         let group = self.group_ids[self.plan.random.index(self.group_ids.len())].clone();
         self.order(Order::Move { group, to });
@@ -454,8 +415,7 @@ impl World {
     pub fn order(&mut self, order: Order) {
         let at = self.plan.random.index(self.machines.len());
         self.note(Some(at), || format!("! operator: {order:?}"));
-        self.queue
-            .push(self.now, Event::Tell(at, Box::new(Item::Order(order))));
+        self.queue.push(self.now, Event::Tell(at, Box::new(Item::Order(order))));
     }
 
     pub(super) fn ends(&mut self, after: u64, ends: Ends) {
@@ -490,20 +450,12 @@ impl World {
     /// The paths into a machine, out of it, or both.
     pub(super) fn around(&self, at: usize, into: bool, out: bool) -> Vec<Path> {
         let id = u8::try_from(at + 1).unwrap_or(0);
-        self.all_paths()
-            .into_iter()
-            .filter(|(from, to, _)| (out && *from == id) || (into && *to == id))
-            .collect()
+        self.all_paths().into_iter().filter(|(from, to, _)| (out && *from == id) || (into && *to == id)).collect()
     }
 
     pub(super) fn between(&self, at: usize, other: usize, both: bool) -> Vec<Path> {
-        let (id, peer) = (
-            u8::try_from(at + 1).unwrap_or(0),
-            u8::try_from(other + 1).unwrap_or(0),
-        );
-        let wanted = |(from, to, _): &Path| {
-            (*from == id && *to == peer) || (both && *from == peer && *to == id)
-        };
+        let (id, peer) = (u8::try_from(at + 1).unwrap_or(0), u8::try_from(other + 1).unwrap_or(0));
+        let wanted = |(from, to, _): &Path| (*from == id && *to == peer) || (both && *from == peer && *to == id);
         self.all_paths().into_iter().filter(wanted).collect()
     }
 
@@ -516,20 +468,12 @@ impl World {
     fn target(&mut self) -> usize {
         let any = self.plan.random.index(self.machines.len());
         let slot = self.plan.random.index(self.group_ids.len());
-        let group = self
-            .checker
-            .newest()
-            .and_then(|state| state.groups.get(&self.group_ids[slot]));
-        let leader = self
-            .machines
-            .iter()
-            .position(|machine| machine.raft_letter == 'L');
+        let group = self.checker.newest().and_then(|state| state.groups.get(&self.group_ids[slot]));
+        let leader = self.machines.iter().position(|machine| machine.raft_letter == 'L');
         let chosen = match self.plan.random.below(10) {
             0..=3 => group.and_then(|group| group.owner).map(Self::position),
             4..=5 => leader,
-            6 => group
-                .and_then(|group| group.movement)
-                .map(|movement| Self::position(movement.to)),
+            6 => group.and_then(|group| group.movement).map(|movement| Self::position(movement.to)),
             _ => None,
         };
         chosen.unwrap_or(any)

@@ -122,37 +122,16 @@ pub struct Kernel {
 
 impl Kernel {
     /// Freshly loaded programs: every floor is infinite, every gate closed, before the first packet can arrive.
-    pub fn new(
-        me: VoterId,
-        voters: &[VoterId],
-        groups: usize,
-        lease_ns: Nanos,
-        mutation: Option<Mutation>,
-    ) -> Self {
-        let floor = if mutation == Some(Mutation::Core("floor_zero_after_restart")) {
-            0
-        } else {
-            Index::MAX
-        };
-        let row = Peer {
-            floor,
-            acknowledged: 0,
-            seen: 0,
-            orders: [0; LINKS_MAX],
-            newest: None,
-            token_since: 0,
-            stamp: 0,
-        };
+    pub fn new(me: VoterId, voters: &[VoterId], groups: usize, lease_ns: Nanos, mutation: Option<Mutation>) -> Self {
+        let floor = if mutation == Some(Mutation::Core("floor_zero_after_restart")) { 0 } else { Index::MAX };
+        let row =
+            Peer { floor, acknowledged: 0, seen: 0, orders: [0; LINKS_MAX], newest: None, token_since: 0, stamp: 0 };
         Self {
             me,
             voters: voters.len(),
             lease_ns,
             mutation,
-            peers: voters
-                .iter()
-                .filter(|&&voter| voter != me)
-                .map(|&voter| (voter, row))
-                .collect(),
+            peers: voters.iter().filter(|&&voter| voter != me).map(|&voter| (voter, row)).collect(),
             control: Control::default(),
             gates: vec![(0, false); groups],
         }
@@ -167,9 +146,7 @@ impl Kernel {
         peer.orders[link] = beat.order;
         peer.seen = peer.seen.max(now);
         if peer.newest.is_none_or(|known| known.order < beat.order) {
-            if peer.newest.is_none_or(|known| {
-                known.incarnation != beat.incarnation || known.token != beat.token
-            }) {
+            if peer.newest.is_none_or(|known| known.incarnation != beat.incarnation || known.token != beat.token) {
                 peer.token_since = now;
             }
             peer.newest = Some(beat);
@@ -183,19 +160,11 @@ impl Kernel {
     pub fn beat_second(&mut self, in_flight: InFlight) -> Option<Acknowledgement> {
         let InFlight { beat, at } = in_flight;
         let peer = self.peers.get_mut(&beat.from)?;
-        peer.acknowledged = if self.mutation == Some(Mutation::PlainExchange) {
-            at
-        } else {
-            peer.acknowledged.max(at)
-        };
+        peer.acknowledged = if self.mutation == Some(Mutation::PlainExchange) { at } else { peer.acknowledged.max(at) };
         if beat.gate_index < peer.floor && self.mutation != Some(Mutation::SkipSecondFloorCheck) {
             return None;
         }
-        Some(Acknowledgement {
-            from: self.me,
-            incarnation: beat.incarnation,
-            stamp: beat.stamp,
-        })
+        Some(Acknowledgement { from: self.me, incarnation: beat.incarnation, stamp: beat.stamp })
     }
 
     /// An acknowledgement arrived. Returns whether the lease grew.
@@ -231,11 +200,7 @@ impl Kernel {
             incarnation: control.incarnation,
             order: order(control.incarnation, number),
             stamp: now,
-            gate_index: if late {
-                control.applied
-            } else {
-                control.gate_index
-            },
+            gate_index: if late { control.applied } else { control.gate_index },
             holds_lease: now < control.lease_end,
             token: control.token,
             leader: control.leader,

@@ -56,12 +56,7 @@ impl Log {
     /// Index and term of the last entry.
     pub fn last(&self) -> (Index, u64) {
         let index = self.base + self.entries.len() as u64;
-        (
-            index,
-            self.entries
-                .last()
-                .map_or(self.base_term, |entry| entry.term),
-        )
+        (index, self.entries.last().map_or(self.base_term, |entry| entry.term))
     }
 
     /// Index and term of the snapshot's last entry.
@@ -88,16 +83,12 @@ impl Log {
         if index == self.base {
             return Some(self.base_term);
         }
-        self.entries
-            .get(self.position(index)?)
-            .map(|entry| entry.term)
+        self.entries.get(self.position(index)?).map(|entry| entry.term)
     }
 
     /// What an entry says; `None` also for a blank one.
     pub fn entry(&self, index: Index) -> Option<Entry> {
-        self.entries
-            .get(self.position(index)?)
-            .and_then(|entry| entry.entry.clone())
+        self.entries.get(self.position(index)?).and_then(|entry| entry.entry.clone())
     }
 
     /// Puts entries at an index; whatever was there goes.
@@ -112,10 +103,7 @@ impl Log {
     pub fn suffix(&self, from: Index) -> Option<(Position, Rc<[LogEntry]>)> {
         let previous = from.checked_sub(1)?;
         let term = self.term(previous)?;
-        Some((
-            (previous, term),
-            self.entries.get(self.position(from)?..)?.into(),
-        ))
+        Some(((previous, term), self.entries.get(self.position(from)?..)?.into()))
     }
 
     /// Takes a leader's entries. `None`: the entry before them is not the same here.
@@ -131,16 +119,10 @@ impl Log {
             if self.term(index) != Some(entry.term) {
                 let new: Rc<[LogEntry]> = entries[offset..].into();
                 self.append(index, &new);
-                return Some(Merged {
-                    last,
-                    appended: Some((index, new)),
-                });
+                return Some(Merged { last, appended: Some((index, new)) });
             }
         }
-        Some(Merged {
-            last: last.max(self.base),
-            appended: None,
-        })
+        Some(Merged { last: last.max(self.base), appended: None })
     }
 
     /// Replaces the entries up to an index by a state. Returns whether there was something to replace.
@@ -157,12 +139,7 @@ impl Log {
 
     /// Replaces everything by a leader's snapshot.
     pub fn replace(&mut self, last: (Index, u64), state: &Rc<State>) {
-        *self = Self {
-            base: last.0,
-            base_term: last.1,
-            snapshot: Some(Rc::clone(state)),
-            entries: Vec::new(),
-        };
+        *self = Self { base: last.0, base_term: last.1, snapshot: Some(Rc::clone(state)), entries: Vec::new() };
     }
 }
 
@@ -202,10 +179,7 @@ mod tests {
     use super::*;
 
     fn entries(terms: &[u64]) -> Rc<[LogEntry]> {
-        terms
-            .iter()
-            .map(|&term| LogEntry { term, entry: None })
-            .collect()
+        terms.iter().map(|&term| LogEntry { term, entry: None }).collect()
     }
 
     #[test]

@@ -76,8 +76,7 @@ impl Machine {
     /// Whether its gate passes a group's packets at an instant.
     pub fn serves(&self, group: usize, now: Instant) -> bool {
         self.kernel.as_ref().is_some_and(|kernel| {
-            kernel.gates.get(group).is_some_and(|gate| gate.1)
-                && self.local(now) < kernel.control.lease_end
+            kernel.gates.get(group).is_some_and(|gate| gate.1) && self.local(now) < kernel.control.lease_end
         })
     }
 

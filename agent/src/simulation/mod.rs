@@ -60,19 +60,12 @@ pub struct Options {
 impl Options {
     /// The real code, for the seed's own time.
     pub const fn new(voters: u8) -> Self {
-        Self {
-            voters,
-            faults_ns: None,
-            mutation: None,
-        }
+        Self { voters, faults_ns: None, mutation: None }
     }
 
     /// The same with a rule left out.
     pub const fn without(self, mutation: Mutation) -> Self {
-        Self {
-            mutation: Some(mutation),
-            ..self
-        }
+        Self { mutation: Some(mutation), ..self }
     }
 }
 
@@ -94,11 +87,7 @@ pub struct Report {
 /// Runs a seed. A run that fails is run again with a trace, which the report carries.
 pub fn run(seed: u64, options: &Options) -> Report {
     let report = run_once(seed, options, false);
-    if report.violation.is_some() {
-        run_once(seed, options, true)
-    } else {
-        report
-    }
+    if report.violation.is_some() { run_once(seed, options, true) } else { report }
 }
 
 /// Runs a seed once, with a trace or without.
@@ -112,9 +101,7 @@ pub fn run_once(seed: u64, options: &Options, trace: bool) -> Report {
         world.checker.statistics.events += 1;
         world.happen(event);
         if world.checker.statistics.events > EVENTS_MAX {
-            world
-                .checker
-                .stuck(at, "the simulation does not come to an end".to_owned());
+            world.checker.stuck(at, "the simulation does not come to an end".to_owned());
         }
     }
     if let Some(violation) = world.checker.violation.clone() {

@@ -25,16 +25,8 @@ impl Mutation {
 
     /// A mutation by its name, of the core or of the kernel side.
     pub fn named(name: &str) -> Option<Self> {
-        let core = Mutations::NAMES
-            .iter()
-            .find(|known| **known == name)
-            .map(|known| Self::Core(known));
-        core.or_else(|| {
-            Self::KERNEL
-                .iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, mutation)| *mutation)
-        })
+        let core = Mutations::NAMES.iter().find(|known| **known == name).map(|known| Self::Core(known));
+        core.or_else(|| Self::KERNEL.iter().find(|(known, _)| *known == name).map(|(_, mutation)| *mutation))
     }
 
     /// The core's switches for it.

@@ -73,11 +73,7 @@ impl Network {
     /// Cuts (or, with `cut` false, takes one cut back from) one way of a pair on one link.
     pub fn set_cut(&mut self, from: u8, to: u8, link: usize, cut: bool) {
         let count = &mut self.cuts[usize::from(from)][usize::from(to)][link];
-        *count = if cut {
-            count.saturating_add(1)
-        } else {
-            count.saturating_sub(1)
-        };
+        *count = if cut { count.saturating_add(1) } else { count.saturating_sub(1) };
     }
 
     /// Takes all cuts back.
@@ -99,21 +95,12 @@ impl Network {
     }
 
     /// When the copies of a datagram arrive: none, one or two instants.
-    pub fn datagram(
-        &mut self,
-        now: Instant,
-        from: u8,
-        to: u8,
-        link: usize,
-    ) -> [Option<Instant>; 2] {
+    pub fn datagram(&mut self, now: Instant, from: u8, to: u8, link: usize) -> [Option<Instant>; 2] {
         if !self.passes(from, to, link) || self.random.per_mille(self.weather.loss) {
             return [None, None];
         }
         let first = now + self.delay();
-        let second = self
-            .random
-            .per_mille(self.weather.duplicate)
-            .then(|| now + self.delay());
+        let second = self.random.per_mille(self.weather.duplicate).then(|| now + self.delay());
         [Some(first), second]
     }
 
@@ -121,15 +108,12 @@ impl Network {
     pub fn message(&mut self, now: Instant, from: u8, to: u8) -> [Option<Instant>; 2] {
         let mut first: Option<Instant> = None;
         for link in 0..self.links {
-            if !self.passes(from, to, link)
-                || (self.channel_both_ways && !self.passes(to, from, link))
-            {
+            if !self.passes(from, to, link) || (self.channel_both_ways && !self.passes(to, from, link)) {
                 continue;
             }
             let mut at = now + self.delay();
             // A lost segment is sent again after the retransmission timeout.
-            while self.random.per_mille(self.weather.loss.min(900)) && at < now + 400 * MILLISECOND
-            {
+            while self.random.per_mille(self.weather.loss.min(900)) && at < now + 400 * MILLISECOND {
                 at += self.random.range(MILLISECOND, 40 * MILLISECOND);
             }
             first = Some(first.map_or(at, |known| known.min(at)));
@@ -137,16 +121,12 @@ impl Network {
         match first {
             Some(at) => {
                 let late = self.random.per_mille(self.weather.duplicate / 4);
-                [
-                    first,
-                    late.then(|| at + self.random.spread(MILLISECOND, 300 * MILLISECOND)),
-                ]
+                [first, late.then(|| at + self.random.spread(MILLISECOND, 300 * MILLISECOND))]
             }
             // A connection that outlives the cut delivers what it had queued.
-            None if self.random.per_mille(150) => [
-                Some(now + self.random.spread(20 * MILLISECOND, 600 * MILLISECOND)),
-                None,
-            ],
+            None if self.random.per_mille(150) => {
+                [Some(now + self.random.spread(20 * MILLISECOND, 600 * MILLISECOND)), None]
+            }
             None => [None, None],
         }
     }

@@ -40,27 +40,18 @@ pub struct Queue<E> {
 impl<E> Queue<E> {
     /// An empty queue.
     pub const fn new() -> Self {
-        Self {
-            heap: BinaryHeap::new(),
-            number: 0,
-        }
+        Self { heap: BinaryHeap::new(), number: 0 }
     }
 
     /// Puts an event at an instant.
     pub fn push(&mut self, at: Instant, event: E) {
         self.number += 1;
-        self.heap.push(Scheduled {
-            at,
-            number: self.number,
-            event,
-        });
+        self.heap.push(Scheduled { at, number: self.number, event });
     }
 
     /// Takes the earliest event.
     pub fn pop(&mut self) -> Option<(Instant, E)> {
-        self.heap
-            .pop()
-            .map(|scheduled| (scheduled.at, scheduled.event))
+        self.heap.pop().map(|scheduled| (scheduled.at, scheduled.event))
     }
 }
 
@@ -74,9 +65,7 @@ mod tests {
         for (at, event) in [(5, 'c'), (1, 'a'), (5, 'd'), (1, 'b')] {
             queue.push(at, event);
         }
-        let order: String = std::iter::from_fn(|| queue.pop())
-            .map(|(_, event)| event)
-            .collect();
+        let order: String = std::iter::from_fn(|| queue.pop()).map(|(_, event)| event).collect();
         assert_eq!(order, "abcd");
     }
 }

@@ -80,15 +80,8 @@ pub enum RaftMessage {
 #[derive(Clone, Debug)]
 enum Standing {
     Follower,
-    Candidate {
-        granted: u16,
-    },
-    Leader {
-        next: [Index; ROWS],
-        matched: [Index; ROWS],
-        first_write: u64,
-        quiet: bool,
-    },
+    Candidate { granted: u16 },
+    Leader { next: [Index; ROWS], matched: [Index; ROWS], first_write: u64, quiet: bool },
 }
 
 /// What raft wants done.
@@ -127,12 +120,7 @@ pub struct Raft {
 
 impl Raft {
     /// Starts from what the disk holds. The outputs restore the snapshot and apply up to the persisted commit index.
-    pub fn new(
-        me: VoterId,
-        voters: &[VoterId],
-        lease_ns: Nanos,
-        disk: &super::log::Durable,
-    ) -> Self {
+    pub fn new(me: VoterId, voters: &[VoterId], lease_ns: Nanos, disk: &super::log::Durable) -> Self {
         let mut raft = Self {
             me,
             voters: voters.to_vec(),
@@ -195,28 +183,18 @@ impl Raft {
 
     /// The core calls an election.
     pub fn elect(&mut self, now: Nanos) {
-        let fresh =
-            self.leader.is_some_and(|leader| leader != self.me) && now < self.heard + self.lease_ns;
+        let fresh = self.leader.is_some_and(|leader| leader != self.me) && now < self.heard + self.lease_ns;
         if fresh || matches!(self.standing, Standing::Leader { .. }) {
             return;
         }
         self.term += 1;
         self.voted = Some(self.me);
         self.leader = None;
-        self.standing = Standing::Candidate {
-            granted: self.me.bit(),
-        };
+        self.standing = Standing::Candidate { granted: self.me.bit() };
         let write = self.write(Write::Vote(self.term, self.voted));
         let (index, term) = self.log.last();
         for peer in self.peers() {
-            self.waiting.push((
-                write,
-                peer,
-                RaftMessage::Vote {
-                    term: self.term,
-                    last: (term, index),
-                },
-            ));
+            self.waiting.push((write, peer, RaftMessage::Vote { term: self.term, last: (term, index) }));
         }
     }
 
@@ -264,11 +242,7 @@ impl Raft {
             }
         }
         let me = usize::from(self.me.0);
-        if let Standing::Leader {
-            matched,
-            first_write,
-            ..
-        } = &mut self.standing
+        if let Standing::Leader { matched, first_write, .. } = &mut self.standing
             && write >= *first_write
         {
             matched[me] = matched[me].max(last);
@@ -279,21 +253,12 @@ impl Raft {
     /// A message arrived.
     pub fn message(&mut self, now: Nanos, from: VoterId, message: RaftMessage) {
         match message {
-            RaftMessage::Append {
-                term,
-                previous,
-                entries,
-                commit,
-            } => {
+            RaftMessage::Append { term, previous, entries, commit } => {
                 if self.follow(now, from, term) {
                     self.on_append(from, previous, &entries, commit);
                 }
             }
-            RaftMessage::Appended {
-                term,
-                matched,
-                index,
-            } => self.on_appended(from, term, matched, index),
+            RaftMessage::Appended { term, matched, index } => self.on_appended(from, term, matched, index),
             RaftMessage::Vote { term, last } => self.on_vote(now, from, term, last),
             RaftMessage::Voted { term, granted } => self.on_voted(from, term, granted),
             RaftMessage::Snapshot { term, last, state } => {
@@ -303,8 +268,7 @@ impl Raft {
             }
             RaftMessage::Forward(entry) => {
                 if let Err(entry) = self.propose(entry) {
-                    self.outputs
-                        .push(Output::Send(from, RaftMessage::NotLeader(entry)));
+                    self.outputs.push(Output::Send(from, RaftMessage::NotLeader(entry)));
                 }
             }
             RaftMessage::NotLeader(_) => {}
@@ -312,11 +276,7 @@ impl Raft {
     }
 
     fn peers(&self) -> Vec<VoterId> {
-        self.voters
-            .iter()
-            .copied()
-            .filter(|&voter| voter != self.me)
-            .collect()
+        self.voters.iter().copied().filter(|&voter| voter != self.me).collect()
     }
 
     fn write(&mut self, write: Write) -> u64 {
@@ -326,10 +286,7 @@ impl Raft {
     }
 
     fn append(&mut self, entry: Option<Entry>) {
-        let entry = LogEntry {
-            term: self.term,
-            entry,
-        };
+        let entry = LogEntry { term: self.term, entry };
         let from = self.log.last().0 + 1;
         self.log.append(from, std::slice::from_ref(&entry));
         self.write(Write::Append(from, vec![entry].into()));
@@ -338,11 +295,7 @@ impl Raft {
     /// A message of a leader: adopt its term, or tell it that it is deposed.
     fn follow(&mut self, now: Nanos, from: VoterId, term: u64) -> bool {
         if term < self.term {
-            let reply = RaftMessage::Appended {
-                term: self.term,
-                matched: false,
-                index: self.log.last().0,
-            };
+            let reply = RaftMessage::Appended { term: self.term, matched: false, index: self.log.last().0 };
             self.outputs.push(Output::Send(from, reply));
             return false;
         }
@@ -367,36 +320,16 @@ impl Raft {
         }
     }
 
-    fn on_append(
-        &mut self,
-        from: VoterId,
-        previous: (Index, u64),
-        entries: &Rc<[LogEntry]>,
-        commit: Index,
-    ) {
+    fn on_append(&mut self, from: VoterId, previous: (Index, u64), entries: &Rc<[LogEntry]>, commit: Index) {
         let Some(matched) = self.log.merge(previous, entries) else {
             let index = self.log.last().0.min(previous.0.saturating_sub(1));
-            self.reply_when_durable(
-                from,
-                RaftMessage::Appended {
-                    term: self.term,
-                    matched: false,
-                    index,
-                },
-            );
+            self.reply_when_durable(from, RaftMessage::Appended { term: self.term, matched: false, index });
             return;
         };
         if let Some((at, new)) = matched.appended {
             self.write(Write::Append(at, new));
         }
-        self.reply_when_durable(
-            from,
-            RaftMessage::Appended {
-                term: self.term,
-                matched: true,
-                index: matched.last,
-            },
-        );
+        self.reply_when_durable(from, RaftMessage::Appended { term: self.term, matched: true, index: matched.last });
         self.commit_to(commit.min(matched.last));
     }
 
@@ -420,47 +353,25 @@ impl Raft {
             self.write(Write::Replace(last, Rc::clone(state)));
             self.outputs.push(Output::Restore(Rc::clone(state)));
         }
-        self.reply_when_durable(
-            from,
-            RaftMessage::Appended {
-                term: self.term,
-                matched: true,
-                index: last.0,
-            },
-        );
+        self.reply_when_durable(from, RaftMessage::Appended { term: self.term, matched: true, index: last.0 });
     }
 
     fn on_vote(&mut self, now: Nanos, from: VoterId, term: u64, last: (u64, Index)) {
         let (index, last_term) = self.log.last();
         let leader_lives = match self.standing {
             Standing::Leader { quiet, .. } => !quiet,
-            _ => {
-                self.leader.is_some_and(|leader| leader != from) && now < self.heard + self.lease_ns
-            }
+            _ => self.leader.is_some_and(|leader| leader != from) && now < self.heard + self.lease_ns,
         };
         let voted_other = term == self.term && self.voted.is_some_and(|voted| voted != from);
         if term < self.term || leader_lives || voted_other || last < (last_term, index) {
-            self.outputs.push(Output::Send(
-                from,
-                RaftMessage::Voted {
-                    term: self.term,
-                    granted: false,
-                },
-            ));
+            self.outputs.push(Output::Send(from, RaftMessage::Voted { term: self.term, granted: false }));
             return;
         }
         self.depose(term);
         self.voted = Some(from);
         self.leader = None;
         let write = self.write(Write::Vote(self.term, self.voted));
-        self.waiting.push((
-            write,
-            from,
-            RaftMessage::Voted {
-                term: self.term,
-                granted: true,
-            },
-        ));
+        self.waiting.push((write, from, RaftMessage::Voted { term: self.term, granted: true }));
     }
 
     fn on_voted(&mut self, from: VoterId, term: u64, granted: bool) {
@@ -480,12 +391,7 @@ impl Raft {
             return;
         }
         let next = [self.log.last().0 + 1; ROWS];
-        self.standing = Standing::Leader {
-            next,
-            matched: [0; ROWS],
-            first_write: self.writes + 1,
-            quiet: false,
-        };
+        self.standing = Standing::Leader { next, matched: [0; ROWS], first_write: self.writes + 1, quiet: false };
         self.leader = Some(self.me);
         self.append(None);
         self.replicate_all();
@@ -526,17 +432,10 @@ impl Raft {
         };
         let from = next[usize::from(to.0)];
         let message = match (self.log.suffix(from), self.log.snapshot()) {
-            (Some((previous, entries)), _) => RaftMessage::Append {
-                term: self.term,
-                previous,
-                entries,
-                commit: self.commit,
-            },
-            (None, Some(state)) => RaftMessage::Snapshot {
-                term: self.term,
-                last: self.log.base(),
-                state,
-            },
+            (Some((previous, entries)), _) => {
+                RaftMessage::Append { term: self.term, previous, entries, commit: self.commit }
+            }
+            (None, Some(state)) => RaftMessage::Snapshot { term: self.term, last: self.log.base(), state },
             (None, None) => return,
         };
         self.outputs.push(Output::Send(to, message));
@@ -547,16 +446,9 @@ impl Raft {
         let Standing::Leader { matched, .. } = &self.standing else {
             return;
         };
-        let mut indices: Vec<Index> = self
-            .voters
-            .iter()
-            .map(|voter| matched[usize::from(voter.0)])
-            .collect();
+        let mut indices: Vec<Index> = self.voters.iter().map(|voter| matched[usize::from(voter.0)]).collect();
         indices.sort_unstable_by(|a, b| b.cmp(a));
-        let index = indices
-            .get(majority(indices.len()) - 1)
-            .copied()
-            .unwrap_or(0);
+        let index = indices.get(majority(indices.len()) - 1).copied().unwrap_or(0);
         if index > self.commit && self.log.term(index) == Some(self.term) {
             self.commit_to(index);
             self.replicate_all();

@@ -25,24 +25,16 @@ impl World {
     /// Looks whether all is well, and again a little later.
     pub fn look(&mut self) {
         let since_calm = self.now - self.plan.until;
-        let refused = if self.checker.statistics.failed_starts > 0 {
-            REFUSAL_MAX_NS
-        } else {
-            0
-        };
+        let refused = if self.checker.statistics.failed_starts > 0 { REFUSAL_MAX_NS } else { 0 };
         let unserved = self.missing();
         // A group that goes back to a better node later is moved on purpose: what was steady once has recovered.
-        let steady = self
-            .served_since
-            .is_some_and(|since| self.now >= since + STEADY_NS);
+        let steady = self.served_since.is_some_and(|since| self.now >= since + STEADY_NS);
         match (&unserved, self.served_since) {
             (None, None) => self.served_since = Some(self.now),
             (Some(_), _) if !steady => self.served_since = None,
             _ => {}
         }
-        let served = self
-            .served_since
-            .map_or(since_calm, |since| since - self.plan.until);
+        let served = self.served_since.map_or(since_calm, |since| since - self.plan.until);
         if served > RECOVERY_MAX_NS + refused {
             let what = unserved.unwrap_or_else(|| "it came too late".to_owned());
             self.give_up(served, &what);
@@ -73,20 +65,14 @@ impl World {
     }
 
     fn give_up(&mut self, waited: u64, what: &str) {
-        self.checker.stuck(
-            self.now,
-            format!("no recovery within {} ms: {what}", waited / 1_000_000),
-        );
+        self.checker.stuck(self.now, format!("no recovery within {} ms: {what}", waited / 1_000_000));
     }
 
     fn take_off_standby(&mut self) {
-        let waiting = self.checker.newest().and_then(|state| {
-            state
-                .voters
-                .iter()
-                .find(|(_, voter)| voter.standby)
-                .map(|(&node, _)| node)
-        });
+        let waiting = self
+            .checker
+            .newest()
+            .and_then(|state| state.voters.iter().find(|(_, voter)| voter.standby).map(|(&node, _)| node));
         if let Some(node) = waiting
             && (self.now / LOOK_NS).is_multiple_of(10)
         {
@@ -100,11 +86,7 @@ impl World {
             return Some("nothing was ever committed".to_owned());
         };
         if state.groups.len() != self.groups.len() {
-            return Some(format!(
-                "{} of {} groups exist",
-                state.groups.len(),
-                self.groups.len()
-            ));
+            return Some(format!("{} of {} groups exist", state.groups.len(), self.groups.len()));
         }
         for (slot, id) in self.group_ids.iter().enumerate() {
             let group = state.groups.get(id)?;
@@ -154,10 +136,7 @@ impl World {
                 .map(|(voter, _)| *voter)
                 .find(|&peer| peer != machine.id && kernel.floor(peer) == Index::MAX);
             if let Some(peer) = infinite {
-                return Some(format!(
-                    "the floor of {} for {peer} is infinite",
-                    machine.id
-                ));
+                return Some(format!("the floor of {} for {peer} is infinite", machine.id));
             }
             if machine.local(self.now) >= kernel.control.lease_end {
                 return Some(format!("{} holds no lease", machine.id));
@@ -168,33 +147,17 @@ impl World {
 
     fn missing_leader(&self) -> Option<String> {
         let leads = |raft: &Raft| raft.leading() == Some(false);
-        let newest = self
-            .machines
-            .iter()
-            .filter_map(|m| m.agent.as_ref())
-            .map(|a| a.raft.status().1)
-            .max()?;
+        let newest = self.machines.iter().filter_map(|m| m.agent.as_ref()).map(|a| a.raft.status().1).max()?;
         let leader = self.machines.iter().find(|machine| {
-            machine
-                .agent
-                .as_ref()
-                .is_some_and(|agent| leads(&agent.raft) && agent.raft.status().1 == newest)
+            machine.agent.as_ref().is_some_and(|agent| leads(&agent.raft) && agent.raft.status().1 == newest)
         });
         let Some(leader) = leader else {
             return Some("there is no working leader".to_owned());
         };
         let state = self.checker.newest()?;
-        let owns = |voter: VoterId| {
-            state
-                .groups
-                .values()
-                .any(|group| group.owner == Some(voter))
-        };
+        let owns = |voter: VoterId| state.groups.values().any(|group| group.owner == Some(voter));
         if owns(leader.id) && self.voters.iter().any(|(voter, _)| !owns(*voter)) {
-            return Some(format!(
-                "the leader {} owns a group although somebody else could lead",
-                leader.id
-            ));
+            return Some(format!("the leader {} owns a group although somebody else could lead", leader.id));
         }
         None
     }

@@ -51,21 +51,14 @@ pub fn first_failing(
                         return;
                     }
                     let report = run_once(from + number, options, false);
-                    let mut summary = summary
-                        .lock()
-                        .unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let mut summary = summary.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     summary.add(&report);
                     // With a rule left out the question is whether safety is lost; nothing is asked of its recovery.
-                    let fails =
-                        |violation: &Violation| violation.safety || options.mutation.is_none();
+                    let fails = |violation: &Violation| violation.safety || options.mutation.is_none();
                     if report.violation.as_ref().is_some_and(fails) {
                         // Smaller seeds that are under way are finished, so that the answer does not depend on the threads.
                         stop.fetch_min(number, Ordering::Relaxed);
-                        if summary
-                            .failure
-                            .as_ref()
-                            .is_none_or(|known| report.seed < known.seed)
-                        {
+                        if summary.failure.as_ref().is_none_or(|known| report.seed < known.seed) {
                             summary.failure = Some(report);
                         }
                     }
@@ -78,9 +71,7 @@ pub fn first_failing(
             });
         }
     });
-    let mut summary = summary
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut summary = summary.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     summary.failure = summary.failure.map(|report| run(report.seed, options));
     summary.took = Duration::from_nanos(crate::clock::now() - began);
     summary
@@ -111,15 +102,10 @@ impl Summary {
 pub fn main_loop(seeds: u64, from: u64, voters: u8) -> io::Result<bool> {
     let options = Options::new(voters);
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let summary = first_failing(from, seeds, &options, threads, |done| {
-        eprintln!("{done} of {seeds} seeds")
-    });
+    let summary = first_failing(from, seeds, &options, threads, |done| eprintln!("{done} of {seeds} seeds"));
     let mut out = io::stdout().lock();
     let sum = summary.statistics;
-    let per_second = summary.seeds * 1_000
-        / u64::try_from(summary.took.as_millis())
-            .unwrap_or(u64::MAX)
-            .max(1);
+    let per_second = summary.seeds * 1_000 / u64::try_from(summary.took.as_millis()).unwrap_or(u64::MAX).max(1);
     writeln!(
         out,
         "{} seeds of {voters} voters in {:.1} s ({per_second} a second): {} events, {} faults, {} entries, {} conclusions, \
@@ -159,9 +145,5 @@ fn write_report(out: &mut impl Write, report: &Report) -> io::Result<()> {
             violation.what
         )?;
     }
-    writeln!(
-        out,
-        "again: cargo xtask simulate --seeds 1 --from {seed} --voters {}",
-        report.voters
-    )
+    writeln!(out, "again: cargo xtask simulate --seeds 1 --from {seed} --voters {}", report.voters)
 }

@@ -66,10 +66,7 @@ impl World {
         };
         let raft_lease_ns = random.range(2 * timing.interval_ns, hold);
         let log_max = usize::try_from(random.spread(8, 400)).unwrap_or(8);
-        let machines = voters
-            .iter()
-            .map(|(id, role)| machine(*id, *role, preempted, &mut random))
-            .collect();
+        let machines = voters.iter().map(|(id, role)| machine(*id, *role, preempted, &mut random)).collect();
         let mut world = Self {
             now: 0,
             queue: Queue::new(),
@@ -103,41 +100,20 @@ impl World {
 }
 
 fn roles(count: u8, random: &mut Random) -> Vec<(VoterId, Role)> {
-    let arbiters = if count <= 3 {
-        random.below(2)
-    } else {
-        random.below(3)
-    };
+    let arbiters = if count <= 3 { random.below(2) } else { random.below(3) };
     let first_arbiter = u64::from(count) - arbiters;
     (0..count)
-        .map(|n| {
-            (
-                VoterId(n + 1),
-                if u64::from(n) < first_arbiter {
-                    Role::Node
-                } else {
-                    Role::Arbiter
-                },
-            )
-        })
+        .map(|n| (VoterId(n + 1), if u64::from(n) < first_arbiter { Role::Node } else { Role::Arbiter }))
         .collect()
 }
 
 fn groups(voters: &[(VoterId, Role)], random: &mut Random) -> Vec<GroupSettings> {
-    let nodes: Vec<VoterId> = voters
-        .iter()
-        .filter(|(_, role)| *role == Role::Node)
-        .map(|(voter, _)| *voter)
-        .collect();
+    let nodes: Vec<VoterId> = voters.iter().filter(|(_, role)| *role == Role::Node).map(|(voter, _)| *voter).collect();
     (0..random.range(1, 3))
         .map(|number| GroupSettings {
             id: GroupId::new(&format!("g{number}")),
             nodes: Vec::new(),
-            prefers: if random.per_mille(500) {
-                vec![(nodes[random.index(nodes.len())], 100)]
-            } else {
-                Vec::new()
-            },
+            prefers: if random.per_mille(500) { vec![(nodes[random.index(nodes.len())], 100)] } else { Vec::new() },
             stickiness: 10,
             failback: random.per_mille(200),
         })

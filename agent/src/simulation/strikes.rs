@@ -33,18 +33,9 @@ impl World {
                     self.strike(about, Strike::Race);
                     self.strike(voter, Strike::Lag);
                 }
-                &[
-                    (about, Strike::Heard),
-                    (about, Strike::Heard),
-                    (voter, Strike::Withhold),
-                    (voter, Strike::Machine),
-                ]
+                &[(about, Strike::Heard), (about, Strike::Heard), (voter, Strike::Withhold), (voter, Strike::Machine)]
             }
-            Moment::FloorRaised(_) => &[
-                (about, Strike::Heard),
-                (position, Strike::Agent),
-                (position, Strike::Pause),
-            ],
+            Moment::FloorRaised(_) => &[(about, Strike::Heard), (position, Strike::Agent), (position, Strike::Pause)],
             Moment::Promised(_) => &[
                 (position, Strike::Machine),
                 (position, Strike::Agent),
@@ -66,12 +57,9 @@ impl World {
                 (position, Strike::Pause),
                 (position, Strike::Isolate),
             ],
-            Moment::Preparing(_) => &[
-                (about, Strike::Agent),
-                (about, Strike::Pause),
-                (position, Strike::Isolate),
-                (position, Strike::Disk),
-            ],
+            Moment::Preparing(_) => {
+                &[(about, Strike::Agent), (about, Strike::Pause), (position, Strike::Isolate), (position, Strike::Disk)]
+            }
         };
         let hold = self.timing.hold_ns();
         for _ in 0..self.plan.random.range(1, 2) {
@@ -133,11 +121,7 @@ impl World {
         let noticed = self.timing.wedge_ns / 8 * 9;
         let again = noticed + 7 * hold;
         let late = (self.now + again, self.now + again + noticed / 9 * 8);
-        for machine in self
-            .machines
-            .iter_mut()
-            .filter(|machine| World::position(machine.id) != at)
-        {
+        for machine in self.machines.iter_mut().filter(|machine| World::position(machine.id) != at) {
             machine.promises_late = late;
         }
         self.wedge(at, noticed + hold);
@@ -149,25 +133,15 @@ impl World {
         let hold = self.timing.hold_ns();
         let lasts = self.plan.random.range(2 * hold, 5 * hold);
         let count = self.machines.len();
-        let leader = self
-            .machines
-            .iter()
-            .position(|machine| machine.raft_letter == 'L')
-            .filter(|&leader| leader != at);
-        let mut others: Vec<usize> = (0..count)
-            .filter(|&other| other != at && Some(other) != leader)
-            .collect();
+        let leader = self.machines.iter().position(|machine| machine.raft_letter == 'L').filter(|&leader| leader != at);
+        let mut others: Vec<usize> = (0..count).filter(|&other| other != at && Some(other) != leader).collect();
         let last = others.remove(self.plan.random.index(others.len()));
         let besiegers = count - crate::cluster::timing::majority(count);
         for besieger in leader.into_iter().chain(others).take(besiegers) {
             self.cut(self.between(at, besieger, true), lasts);
         }
         let after = self.plan.random.range(hold, 2 * hold);
-        let strike = if self.plan.random.per_mille(700) {
-            Strike::Machine
-        } else {
-            Strike::Agent
-        };
+        let strike = if self.plan.random.per_mille(700) { Strike::Machine } else { Strike::Agent };
         self.ends(after, Ends::Strike(last, strike));
     }
 }

@@ -26,10 +26,7 @@ pub struct Trace {
 impl Trace {
     /// A trace that records, or one that costs nothing.
     pub const fn new(on: bool) -> Self {
-        Self {
-            on,
-            lines: VecDeque::new(),
-        }
+        Self { on, lines: VecDeque::new() }
     }
 
     /// Whether it records.
@@ -45,10 +42,7 @@ impl Trace {
         if self.lines.len() == LINES_MAX {
             self.lines.pop_front();
         }
-        let columns: Vec<String> = machines
-            .iter()
-            .map(|machine| column(machine, now))
-            .collect();
+        let columns: Vec<String> = machines.iter().map(|machine| column(machine, now)).collect();
         let who = who.map_or_else(|| " ".to_owned(), |id| id.to_string());
         self.lines.push_back(format!(
             "{:>6}.{:06} | {} | {who} {text}",
@@ -74,15 +68,8 @@ fn column(machine: &Machine, now: Instant) -> String {
         _ => 'U',
     };
     let raft = machine.raft_letter;
-    let lease = machine
-        .kernel
-        .as_ref()
-        .is_some_and(|kernel| machine.local(now) < kernel.control.lease_end);
-    let mut column = format!(
-        "{}:{process}{raft}{}",
-        machine.id,
-        if lease { '*' } else { '.' }
-    );
+    let lease = machine.kernel.as_ref().is_some_and(|kernel| machine.local(now) < kernel.control.lease_end);
+    let mut column = format!("{}:{process}{raft}{}", machine.id, if lease { '*' } else { '.' });
     if let Some(kernel) = &machine.kernel {
         for &(epoch, open) in &kernel.gates {
             let letter = match (open, lease) {

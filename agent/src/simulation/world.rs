@@ -83,10 +83,7 @@ pub enum Event {
 impl Event {
     /// Whether a full queue may drop it.
     pub const fn is_packet(&self) -> bool {
-        matches!(
-            self,
-            Self::Beat(..) | Self::Acknowledged(..) | Self::Channel(..)
-        )
+        matches!(self, Self::Beat(..) | Self::Acknowledged(..) | Self::Channel(..))
     }
 }
 
@@ -143,29 +140,21 @@ impl World {
     /// Writes a line into the trace.
     pub fn note(&mut self, machine: Option<usize>, text: impl FnOnce() -> String) {
         if self.trace.on() {
-            let who = machine
-                .and_then(|position| self.machines.get(position))
-                .map(|machine| machine.id.0);
+            let who = machine.and_then(|position| self.machines.get(position)).map(|machine| machine.id.0);
             self.trace.line(self.now, &self.machines, who, &text());
         }
     }
 
     /// Asks the checker whether two machines serve one group.
     pub fn check_serving(&mut self) {
-        self.checker
-            .serving(&self.machines, &self.group_ids, self.now);
+        self.checker.serving(&self.machines, &self.group_ids, self.now);
     }
 
     /// A machine boots: a new clock, new maps.
     pub fn boot(&mut self, position: usize) {
         let voters: Vec<VoterId> = self.voters.iter().map(|(voter, _)| *voter).collect();
         let at_boot = self.random.range(1_000_000_000, 100_000_000_000);
-        let (groups, lease, mutation, now) = (
-            self.groups.len(),
-            self.timing.lease_ns,
-            self.mutation,
-            self.now,
-        );
+        let (groups, lease, mutation, now) = (self.groups.len(), self.timing.lease_ns, self.mutation, self.now);
         let Some(machine) = self.machines.get_mut(position) else {
             return;
         };
@@ -214,12 +203,7 @@ impl World {
         };
         let mut agent = Agent {
             core: Core::new(settings, now),
-            raft: Raft::new(
-                machine.id,
-                &voters,
-                self.raft_lease_ns,
-                &machine.disk.durable,
-            ),
+            raft: Raft::new(machine.id, &voters, self.raft_lease_ns, &machine.disk.durable),
             inbox: VecDeque::new(),
             stage: Stage::Due,
             called: None,
@@ -234,19 +218,13 @@ impl World {
         machine.paused = false;
         machine.wedged = false;
         machine.agent_gone = false;
-        self.note(Some(position), || {
-            format!("~ agent starts, incarnation {incarnation}")
-        });
+        self.note(Some(position), || format!("~ agent starts, incarnation {incarnation}"));
         self.raft_outputs(position, &mut agent);
         if let Some(machine) = self.machines.get_mut(position) {
             machine.agent = Some(agent);
         }
-        self.queue
-            .push(self.now + jitter, Event::Pulse(position, generation));
-        self.queue.push(
-            self.now + self.random.below(timing.interval_ns),
-            Event::RaftTick(position, generation),
-        );
+        self.queue.push(self.now + jitter, Event::Pulse(position, generation));
+        self.queue.push(self.now + self.random.below(timing.interval_ns), Event::RaftTick(position, generation));
         self.call(position, self.now);
     }
 
@@ -288,10 +266,7 @@ impl World {
     /// One event.
     pub fn happen(&mut self, event: Event) {
         match event {
-            Event::Egress(to, ..)
-            | Event::Beat(to, ..)
-            | Event::BeatSecond(to, ..)
-            | Event::Acknowledged(to, _) => {
+            Event::Egress(to, ..) | Event::Beat(to, ..) | Event::BeatSecond(to, ..) | Event::Acknowledged(to, _) => {
                 let Some(machine) = self.machines.get_mut(to) else {
                     return;
                 };
@@ -345,18 +320,13 @@ impl World {
                 if let Some(in_flight) = kernel.beat_first(link, beat, now) {
                     if self.random.per_mille(self.racy) {
                         let delay = self.random.spread(1_000, 2 * self.timing.lease_ns);
-                        self.queue.push(
-                            self.now + delay,
-                            Event::BeatSecond(at, life, link, in_flight),
-                        );
+                        self.queue.push(self.now + delay, Event::BeatSecond(at, life, link, in_flight));
                     } else {
                         self.beat_second(at, link, in_flight);
                     }
                 }
             }
-            Event::BeatSecond(at, life, link, in_flight)
-                if self.machines.get(at).is_some_and(|m| m.boot == life) =>
-            {
+            Event::BeatSecond(at, life, link, in_flight) if self.machines.get(at).is_some_and(|m| m.boot == life) => {
                 self.beat_second(at, link, in_flight);
             }
             Event::Acknowledged(at, acknowledgement) => {
@@ -367,9 +337,7 @@ impl World {
                 let Some(kernel) = machine.kernel.as_mut() else {
                     return;
                 };
-                if kernel.acknowledged(acknowledgement, now)
-                    && kernel.gates.iter().any(|gate| gate.1)
-                {
+                if kernel.acknowledged(acknowledgement, now) && kernel.gates.iter().any(|gate| gate.1) {
                     self.check_serving();
                 }
             }
@@ -378,40 +346,22 @@ impl World {
     }
 
     fn beat_second(&mut self, at: usize, link: usize, in_flight: InFlight) {
-        let Some(kernel) = self
-            .machines
-            .get_mut(at)
-            .and_then(|machine| machine.kernel.as_mut())
-        else {
+        let Some(kernel) = self.machines.get_mut(at).and_then(|machine| machine.kernel.as_mut()) else {
             return;
         };
         let Some(acknowledgement) = kernel.beat_second(in_flight) else {
             return;
         };
         let to = in_flight.from();
-        for arrival in self
-            .network
-            .datagram(self.now, acknowledgement.from.0, to.0, link)
-            .into_iter()
-            .flatten()
-        {
-            self.queue.push(
-                arrival,
-                Event::Acknowledged(Self::position(to), acknowledgement),
-            );
+        for arrival in self.network.datagram(self.now, acknowledgement.from.0, to.0, link).into_iter().flatten() {
+            self.queue.push(arrival, Event::Acknowledged(Self::position(to), acknowledgement));
         }
     }
 
     /// A stamped beat leaves on a link.
     pub fn send_beat(&mut self, link: usize, to: VoterId, beat: Beat) {
-        for arrival in self
-            .network
-            .datagram(self.now, beat.from.0, to.0, link)
-            .into_iter()
-            .flatten()
-        {
-            self.queue
-                .push(arrival, Event::Beat(Self::position(to), link, beat));
+        for arrival in self.network.datagram(self.now, beat.from.0, to.0, link).into_iter().flatten() {
+            self.queue.push(arrival, Event::Beat(Self::position(to), link, beat));
         }
     }
 
@@ -458,10 +408,7 @@ impl World {
 
     /// Beats of a machine whose pulse can run, to everybody on every link.
     pub fn send_beats(&mut self, position: usize) {
-        let Some(machine) = self
-            .machines
-            .get_mut(position)
-            .filter(|machine| !machine.stalled && !machine.paused)
+        let Some(machine) = self.machines.get_mut(position).filter(|machine| !machine.stalled && !machine.paused)
         else {
             return;
         };
@@ -471,20 +418,12 @@ impl World {
         };
         agent.beat += 1;
         let beat = kernel.beat(agent.beat, now);
-        let peers: Vec<VoterId> = self
-            .voters
-            .iter()
-            .map(|(voter, _)| *voter)
-            .filter(|&voter| voter != me)
-            .collect();
+        let peers: Vec<VoterId> = self.voters.iter().map(|(voter, _)| *voter).filter(|&voter| voter != me).collect();
         for peer in peers {
             for link in 0..self.network.links() {
                 if self.random.per_mille(self.racy) {
                     let delay = self.random.spread(1_000, self.timing.lease_ns);
-                    self.queue.push(
-                        self.now + delay,
-                        Event::Egress(position, life, link, peer, beat),
-                    );
+                    self.queue.push(self.now + delay, Event::Egress(position, life, link, peer, beat));
                 } else {
                     self.send_beat(link, peer, beat);
                 }
@@ -494,12 +433,6 @@ impl World {
 
     /// What a machine's executor has running, for the checks.
     pub fn running(&self, position: usize, slot: usize) -> Option<Running> {
-        self.machines
-            .get(position)?
-            .agent
-            .as_ref()?
-            .running
-            .get(&slot)
-            .copied()
+        self.machines.get(position)?.agent.as_ref()?.running.get(&slot).copied()
     }
 }

@@ -133,12 +133,7 @@ impl History {
 
     /// The records in memory with a larger number than `since`, oldest first.
     pub fn since(&self, since: u64) -> Vec<Arc<Record>> {
-        self.state()
-            .kept
-            .iter()
-            .filter(|r| r.seq > since)
-            .cloned()
-            .collect()
+        self.state().kept.iter().filter(|r| r.seq > since).cloned().collect()
     }
 
     /// New records from now on. Subscribe first, then read [`Self::since`], and skip what came twice.
@@ -183,10 +178,7 @@ impl Stats {
         *self.failovers.entry(record.cause).or_default() += 1;
         self.total.add(record.total_ns);
         for phase in record.phases.iter().skip(1) {
-            self.phases
-                .entry(phase.phase)
-                .or_default()
-                .add(phase.took_ns);
+            self.phases.entry(phase.phase).or_default().add(phase.took_ns);
         }
     }
 }
@@ -227,10 +219,7 @@ fn append(path: &Path, record: &Record) -> io::Result<()> {
     line.push(b'\n');
     // A leading newline ends a line that a crash cut short; empty lines are passed over.
     line.insert(0, b'\n');
-    let mut file = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)?;
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(path)?;
     file.write_all(&line)?;
     if file.metadata()?.len() > FILE_BYTES_MAX {
         fs::rename(path, aside(path))?;
@@ -263,11 +252,7 @@ mod tests {
             append(&path, &record).unwrap();
         }
         for file in [path.clone(), aside(&path)] {
-            assert!(
-                (1..=FILE_BYTES_MAX + 2_000).contains(&fs::metadata(&file).unwrap().len()),
-                "{}",
-                file.display()
-            );
+            assert!((1..=FILE_BYTES_MAX + 2_000).contains(&fs::metadata(&file).unwrap().len()), "{}", file.display());
         }
         let mut state = State::default();
         read_records(&aside(&path), &mut state).unwrap();

@@ -12,16 +12,12 @@ pub const VARIABLE: &str = "BATON_LOG";
 /// Under systemd (JOURNAL_STREAM is set) the journal has the time already, and lines carry none.
 pub fn set_up() {
     let asked = std::env::var(VARIABLE).unwrap_or_default();
-    let (filter, complaint) =
-        match EnvFilter::try_new(if asked.is_empty() { "info" } else { &asked }) {
-            Ok(filter) => (filter, None),
-            Err(e) => (EnvFilter::new("info"), Some(e)),
-        };
+    let (filter, complaint) = match EnvFilter::try_new(if asked.is_empty() { "info" } else { &asked }) {
+        Ok(filter) => (filter, None),
+        Err(e) => (EnvFilter::new("info"), Some(e)),
+    };
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let layer = fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(colour)
-        .with_target(false);
+    let layer = fmt::layer().with_writer(io::stderr).with_ansi(colour).with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
     let done = if std::env::var_os("JOURNAL_STREAM").is_some() {
         registry.with(layer.without_time()).try_init()

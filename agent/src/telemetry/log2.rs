@@ -18,10 +18,7 @@ pub struct Log2 {
 impl Log2 {
     /// From the kernel's counts.
     pub const fn from_buckets(buckets: [u64; BUCKETS]) -> Self {
-        Self {
-            buckets,
-            sum_ns: None,
-        }
+        Self { buckets, sum_ns: None }
     }
 
     /// Counts one duration, and keeps the exact sum if the histogram was empty or has one.
@@ -42,12 +39,7 @@ impl Log2 {
     pub fn sum_seconds(&self) -> f64 {
         match self.sum_ns {
             Some(sum) => seconds(sum),
-            None => self
-                .buckets
-                .iter()
-                .enumerate()
-                .map(|(i, n)| *n as f64 * 1.5 * seconds(1 << i))
-                .sum(),
+            None => self.buckets.iter().enumerate().map(|(i, n)| *n as f64 * 1.5 * seconds(1 << i)).sum(),
         }
     }
 
@@ -76,10 +68,7 @@ impl Log2 {
         /// 2^10 ns: below a microsecond nothing is told apart.
         const FIRST: usize = 9;
         let mut out = Vec::with_capacity(BUCKETS - FIRST);
-        out.push((
-            seconds(1 << (FIRST + 1)),
-            self.buckets[..=FIRST].iter().sum(),
-        ));
+        out.push((seconds(1 << (FIRST + 1)), self.buckets[..=FIRST].iter().sum()));
         for i in FIRST + 1..BUCKETS - 1 {
             out.push((seconds(1 << (i + 1)), self.buckets[i]));
         }
@@ -104,15 +93,7 @@ mod tests {
 
     #[test]
     fn durations_fall_into_the_bucket_of_their_highest_bit() {
-        for (nanos, expected) in [
-            (0, 0),
-            (1, 0),
-            (2, 1),
-            (3, 1),
-            (4, 2),
-            (1 << 31, 31),
-            (u64::MAX, 31),
-        ] {
+        for (nanos, expected) in [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2), (1 << 31, 31), (u64::MAX, 31)] {
             assert_eq!(bucket(nanos), expected, "{nanos}");
         }
     }
@@ -138,15 +119,9 @@ mod tests {
             *b = i as u64 + 1;
         }
         let h = Log2::from_buckets(buckets);
-        assert_eq!(
-            h.exposition().iter().map(|(_, n)| n).sum::<u64>(),
-            h.count()
-        );
+        assert_eq!(h.exposition().iter().map(|(_, n)| n).sum::<u64>(), h.count());
         assert!(h.exposition().windows(2).all(|w| w[0].0 < w[1].0));
-        let one = Log2 {
-            buckets: std::array::from_fn(|i| u64::from(i == 12)),
-            sum_ns: None,
-        };
+        let one = Log2 { buckets: std::array::from_fn(|i| u64::from(i == 12)), sum_ns: None };
         assert!((one.sum_seconds() - 6.144e-6).abs() < 1e-12);
     }
 }

@@ -91,13 +91,9 @@ impl Mark {
             Self::LastBeat { .. } => (PhaseName::LastBeat, String::new()),
             Self::GateOpen { .. } => (PhaseName::GateOpen, String::new()),
             Self::GateClosed { .. } => (PhaseName::GateClosed, String::new()),
-            Self::AddressesAdded { count, .. } => {
-                (PhaseName::AddressAdded, format!("{count} VIPs"))
-            }
+            Self::AddressesAdded { count, .. } => (PhaseName::AddressAdded, format!("{count} VIPs")),
             Self::Announced { .. } => (PhaseName::Announced, String::new()),
-            Self::ResourceStarted { resource, .. } => {
-                (PhaseName::ResourceStarted, resource.clone())
-            }
+            Self::ResourceStarted { resource, .. } => (PhaseName::ResourceStarted, resource.clone()),
             Self::Started { .. } => (PhaseName::Started, String::new()),
             Self::StartFailed { reason, .. } => (PhaseName::StartFailed, reason.clone()),
             Self::Stopped { .. } => (PhaseName::Stopped, String::new()),

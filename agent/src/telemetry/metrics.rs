@@ -4,9 +4,7 @@ use std::fmt;
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{
-        DescriptorEncoder, EncodeLabelSet, EncodeMetric, LabelSetEncoder, MetricEncoder, NoLabelSet,
-    },
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, LabelSetEncoder, MetricEncoder, NoLabelSet},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
@@ -22,10 +20,7 @@ pub use super::{snapshot::*, text::Format};
 /// The text of a scrape.
 pub fn render(snapshot: &Snapshot, stats: &Stats, format: Format) -> Result<String, fmt::Error> {
     let mut registry = <Registry>::with_prefix("baton");
-    registry.register_collector(Box::new(Scrape {
-        snapshot: snapshot.clone(),
-        stats: stats.clone(),
-    }));
+    registry.register_collector(Box::new(Scrape { snapshot: snapshot.clone(), stats: stats.clone() }));
     text::encode(&registry, format)
 }
 
@@ -51,22 +46,9 @@ impl Scrape {
     fn encode_agent(&self, out: &mut Out<'_>) -> fmt::Result {
         let s = &self.snapshot;
         let leader = s.leader.as_deref().unwrap_or_default();
-        let info = [
-            ("version", env!("CARGO_PKG_VERSION")),
-            ("cluster", &*s.cluster),
-            ("node", &*s.node),
-        ];
-        out.gauges(
-            "build_info",
-            "The running agent, always 1",
-            None,
-            [(&info[..], 1.0)],
-        )?;
-        out.gauge(
-            "quorum",
-            "Whether a majority of voters is alive and a leader is known",
-            flag(s.quorum),
-        )?;
+        let info = [("version", env!("CARGO_PKG_VERSION")), ("cluster", &*s.cluster), ("node", &*s.node)];
+        out.gauges("build_info", "The running agent, always 1", None, [(&info[..], 1.0)])?;
+        out.gauge("quorum", "Whether a majority of voters is alive and a leader is known", flag(s.quorum))?;
         out.gauges(
             "leader_info",
             "The raft leader that this agent knows, always 1; no sample without one",
@@ -79,21 +61,9 @@ impl Scrape {
             flag(!leader.is_empty() && leader == s.node),
         )?;
         out.gauge("raft_term", "The raft term", s.term as f64)?;
-        out.gauge(
-            "raft_applied_index",
-            "The newest log entry applied here",
-            s.applied as f64,
-        )?;
-        out.gauge(
-            "gate_applied_index",
-            "The newest log entry that the gate here reflects",
-            s.gate_index as f64,
-        )?;
-        out.counter(
-            "entries_refused",
-            "Log entries that their compare-and-set refused",
-            s.entries_refused,
-        )?;
+        out.gauge("raft_applied_index", "The newest log entry applied here", s.applied as f64)?;
+        out.gauge("gate_applied_index", "The newest log entry that the gate here reflects", s.gate_index as f64)?;
+        out.counter("entries_refused", "Log entries that their compare-and-set refused", s.entries_refused)?;
         out.counters(
             "datagrams_discarded",
             "Datagrams on the heartbeat port that were thrown away",
@@ -104,11 +74,7 @@ impl Scrape {
             "RPC connections and requests that were thrown away",
             s.rejected.iter().map(|(r, n)| ([("reason", *r)], *n)),
         )?;
-        out.counter(
-            "pulses_late",
-            "Pulses that were late by more than half an interval",
-            s.pulses_late,
-        )?;
+        out.counter("pulses_late", "Pulses that were late by more than half an interval", s.pulses_late)?;
         out.gauges(
             "pulse_lateness_max",
             "The worst lateness of a pulse since the agent's start",
@@ -120,16 +86,8 @@ impl Scrape {
     fn encode_lease(&self, out: &mut Out<'_>) -> fmt::Result {
         let lease = &self.snapshot.lease;
         let held = lease.margin_ns.is_some_and(|m| m > 0);
-        out.gauge(
-            "lease_held",
-            "Whether this machine holds a lease",
-            flag(held),
-        )?;
-        out.gauge(
-            "lease_enforced",
-            "Whether the kernel enforces the lease",
-            flag(lease.enforced),
-        )?;
+        out.gauge("lease_held", "Whether this machine holds a lease", flag(held))?;
+        out.gauge("lease_enforced", "Whether the kernel enforces the lease", flag(lease.enforced))?;
         let margin = lease.margin_ns.map(|m| (&NONE[..], m as f64 / 1e9));
         out.gauges(
             "lease_margin",
@@ -137,22 +95,13 @@ impl Scrape {
             Some(Unit::Seconds),
             margin,
         )?;
-        out.counter(
-            "lease_lapses",
-            "Leases that ended though nobody had promised against them",
-            lease.lapsed,
-        )
+        out.counter("lease_lapses", "Leases that ended though nobody had promised against them", lease.lapsed)
     }
 
     fn encode_peers(&self, out: &mut Out<'_>) -> fmt::Result {
         let peers = || self.snapshot.peers.iter();
         let by = |f: fn(&PeerMetrics) -> f64| peers().map(move |p| ([("peer", &*p.name)], f(p)));
-        out.gauges(
-            "peer_alive",
-            "Whether the voter's heartbeats arrive",
-            None,
-            by(|p| flag(p.alive)),
-        )?;
+        out.gauges("peer_alive", "Whether the voter's heartbeats arrive", None, by(|p| flag(p.alive)))?;
         out.gauges(
             "peer_lease_held",
             "Whether the voter says that it holds a lease",
@@ -160,60 +109,25 @@ impl Scrape {
             by(|p| flag(p.holds_lease)),
         )?;
         let seen = peers().filter_map(|p| Some(([("peer", &*p.name)], seconds(p.last_seen_ns?))));
-        out.gauges(
-            "peer_last_seen_age",
-            "How long ago the voter's last heartbeat arrived",
-            Some(Unit::Seconds),
-            seen,
-        )
+        out.gauges("peer_last_seen_age", "How long ago the voter's last heartbeat arrived", Some(Unit::Seconds), seen)
     }
 
     fn encode_links(&self, out: &mut Out<'_>) -> fmt::Result {
-        let numbers: Vec<String> = (0..self
-            .snapshot
-            .peers
-            .iter()
-            .map(|p| p.links.len())
-            .max()
-            .unwrap_or(0))
-            .map(|n| n.to_string())
-            .collect();
+        let numbers: Vec<String> =
+            (0..self.snapshot.peers.iter().map(|p| p.links.len()).max().unwrap_or(0)).map(|n| n.to_string()).collect();
         let links: Vec<([(&str, &str); 2], &LinkMetrics)> = self
             .snapshot
             .peers
             .iter()
-            .flat_map(|p| {
-                p.links
-                    .iter()
-                    .zip(&numbers)
-                    .map(|(l, n)| ([("peer", &*p.name), ("link", &**n)], l))
-            })
+            .flat_map(|p| p.links.iter().zip(&numbers).map(|(l, n)| ([("peer", &*p.name), ("link", &**n)], l)))
             .collect();
         let counts: [(&str, &str, CountOf); 6] = [
-            (
-                "heartbeats_received",
-                "Heartbeats that arrived in order",
-                |l| l.received,
-            ),
+            ("heartbeats_received", "Heartbeats that arrived in order", |l| l.received),
             ("heartbeats_lost", "Heartbeats that never came", |l| l.lost),
-            (
-                "heartbeats_reordered",
-                "Heartbeats that came after a later one",
-                |l| l.reordered,
-            ),
-            ("heartbeats_replayed", "Heartbeats that came twice", |l| {
-                l.replayed
-            }),
-            (
-                "acknowledgements_sent",
-                "Acknowledgements that the kernel sent to the voter",
-                |l| l.acknowledged,
-            ),
-            (
-                "acknowledgements_received",
-                "Acknowledgements that came from the voter",
-                |l| l.acknowledgements,
-            ),
+            ("heartbeats_reordered", "Heartbeats that came after a later one", |l| l.reordered),
+            ("heartbeats_replayed", "Heartbeats that came twice", |l| l.replayed),
+            ("acknowledgements_sent", "Acknowledgements that the kernel sent to the voter", |l| l.acknowledged),
+            ("acknowledgements_received", "Acknowledgements that came from the voter", |l| l.acknowledgements),
         ];
         for (name, help, f) in counts {
             out.counters(name, help, links.iter().map(|(labels, l)| (labels, f(l))))?;
@@ -239,42 +153,14 @@ impl Scrape {
             None,
             by(|g| g.epoch as f64),
         )?;
-        out.gauges(
-            "group_vips",
-            "How many VIPs the group has",
-            None,
-            by(|g| g.vips as f64),
-        )?;
-        out.gauges(
-            "group_serving",
-            "Whether this node passes the group's packets",
-            None,
-            by(|g| flag(g.serving)),
-        )?;
-        out.gauges(
-            "group_owned",
-            "Whether the log names an owner",
-            None,
-            by(|g| flag(g.owner.is_some())),
-        )?;
-        let owners = groups()
-            .filter_map(|g| Some(([("group", &*g.name), ("owner", g.owner.as_deref()?)], 1.0)));
-        out.gauges(
-            "group_owner_info",
-            "The group's owner by the log, always 1; no sample without one",
-            None,
-            owners,
-        )?;
-        let drops = groups().flat_map(|g| {
-            g.gate_drops
-                .iter()
-                .map(|(place, n)| ([("group", &*g.name), ("place", *place)], *n))
-        });
-        out.counters(
-            "gate_dropped_packets",
-            "Packets of the group's VIPs that the gate dropped",
-            drops,
-        )
+        out.gauges("group_vips", "How many VIPs the group has", None, by(|g| g.vips as f64))?;
+        out.gauges("group_serving", "Whether this node passes the group's packets", None, by(|g| flag(g.serving)))?;
+        out.gauges("group_owned", "Whether the log names an owner", None, by(|g| flag(g.owner.is_some())))?;
+        let owners = groups().filter_map(|g| Some(([("group", &*g.name), ("owner", g.owner.as_deref()?)], 1.0)));
+        out.gauges("group_owner_info", "The group's owner by the log, always 1; no sample without one", None, owners)?;
+        let drops =
+            groups().flat_map(|g| g.gate_drops.iter().map(|(place, n)| ([("group", &*g.name), ("place", *place)], *n)));
+        out.counters("gate_dropped_packets", "Packets of the group's VIPs that the gate dropped", drops)
     }
 
     fn encode_failovers(&self, out: &mut Out<'_>) -> fmt::Result {
@@ -282,40 +168,18 @@ impl Scrape {
         out.counters(
             "failovers",
             "Changes of owner that this agent saw",
-            stats
-                .failovers
-                .iter()
-                .map(|(cause, n)| ([("cause", cause_label(*cause))], *n)),
+            stats.failovers.iter().map(|(cause, n)| ([("cause", cause_label(*cause))], *n)),
         )?;
-        out.counter(
-            "fruitless_rounds",
-            "Rounds about a node that moved nothing",
-            stats.fruitless_rounds,
-        )?;
+        out.counter("fruitless_rounds", "Rounds about a node that moved nothing", stats.fruitless_rounds)?;
         out.histograms(
             "failover_phase_duration",
             "How long each phase of a failover took, from the phase before it",
-            stats
-                .phases
-                .iter()
-                .map(|(phase, h)| ([("phase", phase.as_str())], h)),
+            stats.phases.iter().map(|(phase, h)| ([("phase", phase.as_str())], h)),
         )?;
         let total = (stats.total.count() > 0).then_some((&NONE[..], &stats.total));
-        out.histograms(
-            "failover_duration",
-            "How long a failover took, from its first phase to its last",
-            total,
-        )?;
-        out.counter(
-            "recorder_dropped",
-            "Facts and marks that found the flight recorder's queue full",
-            stats.dropped,
-        )?;
-        out.counter(
-            "recorder_unwritten",
-            "Failover records that were not written to the file",
-            stats.unwritten,
-        )
+        out.histograms("failover_duration", "How long a failover took, from its first phase to its last", total)?;
+        out.counter("recorder_dropped", "Facts and marks that found the flight recorder's queue full", stats.dropped)?;
+        out.counter("recorder_unwritten", "Failover records that were not written to the file", stats.unwritten)
     }
 }
 
@@ -353,9 +217,7 @@ impl Out<'_> {
         unit: Option<Unit>,
         samples: impl IntoIterator<Item = (L, f64)>,
     ) -> fmt::Result {
-        self.family(name, help, unit, MetricType::Gauge, samples, |v, e| {
-            ConstGauge::new(*v).encode(e)
-        })
+        self.family(name, help, unit, MetricType::Gauge, samples, |v, e| ConstGauge::new(*v).encode(e))
     }
 
     fn counters<'l, L: AsRef<[(&'l str, &'l str)]>>(
@@ -364,9 +226,7 @@ impl Out<'_> {
         help: &str,
         samples: impl IntoIterator<Item = (L, u64)>,
     ) -> fmt::Result {
-        self.family(name, help, None, MetricType::Counter, samples, |v, e| {
-            ConstCounter::new(*v).encode(e)
-        })
+        self.family(name, help, None, MetricType::Counter, samples, |v, e| ConstCounter::new(*v).encode(e))
     }
 
     /// Histograms of seconds.
@@ -376,16 +236,9 @@ impl Out<'_> {
         help: &str,
         samples: impl IntoIterator<Item = (L, &'h Log2)>,
     ) -> fmt::Result {
-        self.family(
-            name,
-            help,
-            Some(Unit::Seconds),
-            MetricType::Histogram,
-            samples,
-            |h, mut e| {
-                e.encode_histogram::<NoLabelSet>(h.sum_seconds(), h.count(), &h.exposition(), None)
-            },
-        )
+        self.family(name, help, Some(Unit::Seconds), MetricType::Histogram, samples, |h, mut e| {
+            e.encode_histogram::<NoLabelSet>(h.sum_seconds(), h.count(), &h.exposition(), None)
+        })
     }
 
     fn family<'l, L: AsRef<[(&'l str, &'l str)]>, T>(

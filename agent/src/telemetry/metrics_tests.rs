@@ -13,13 +13,7 @@ fn full() -> (Snapshot, Stats) {
     for n in [900, 5_000, 70_000, 3_000_000_000] {
         h.add(n);
     }
-    let link = LinkMetrics {
-        received: 10,
-        lost: 1,
-        rtt: h,
-        interarrival: h,
-        ..LinkMetrics::default()
-    };
+    let link = LinkMetrics { received: 10, lost: 1, rtt: h, interarrival: h, ..LinkMetrics::default() };
     let peer = |name: &str| PeerMetrics {
         name: name.into(),
         alive: true,
@@ -40,21 +34,14 @@ fn full() -> (Snapshot, Stats) {
         node: "lb1".into(),
         quorum: true,
         leader: Some("lb2".into()),
-        lease: LeaseMetrics {
-            margin_ns: Some(45_000_000),
-            lapsed: 0,
-            enforced: true,
-        },
+        lease: LeaseMetrics { margin_ns: Some(45_000_000), lapsed: 0, enforced: true },
         peers: vec![peer("lb2"), peer("arbiter")],
         groups: vec![group],
         discarded: vec![("forged", 2), ("malformed", 3)],
         rejected: vec![("rpc_handshake", 1)],
         ..Snapshot::default()
     };
-    let mut stats = Stats {
-        total: h,
-        ..Stats::default()
-    };
+    let mut stats = Stats { total: h, ..Stats::default() };
     stats.failovers.insert(Cause::Silent, 2);
     stats.phases.insert(PhaseName::Silent, h);
     stats.phases.insert(PhaseName::Announced, h);
@@ -69,21 +56,9 @@ fn promtool(text: &str) -> (bool, String) {
         .stdout(Stdio::piped())
         .spawn()
         .expect("promtool is part of Debian's prometheus package");
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(text.as_bytes())
-        .unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let out = child.wait_with_output().unwrap();
-    (
-        out.status.success(),
-        format!(
-            "{}{}",
-            String::from_utf8_lossy(&out.stdout),
-            String::from_utf8_lossy(&out.stderr)
-        ),
-    )
+    (out.status.success(), format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)))
 }
 
 #[test]

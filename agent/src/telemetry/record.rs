@@ -143,10 +143,7 @@ pub struct Record {
 impl Record {
     /// When a phase was first reached.
     pub fn at(&self, name: PhaseName) -> Option<Nanos> {
-        self.phases
-            .iter()
-            .find(|p| p.phase == name)
-            .map(|p| p.at_ns)
+        self.phases.iter().find(|p| p.phase == name).map(|p| p.at_ns)
     }
 
     /// A text of several lines for people: a head line, then one line a phase.
@@ -155,13 +152,7 @@ impl Record {
         for p in &self.phases {
             let since_start = p.at_ns - self.phases.first().map_or(p.at_ns, |f| f.at_ns);
             // Writing to a String cannot fail.
-            _ = write!(
-                out,
-                "\n  {:>10}  {:>+10}  {}",
-                offset(since_start),
-                plus(p.took_ns),
-                p.phase.sentence()
-            );
+            _ = write!(out, "\n  {:>10}  {:>+10}  {}", offset(since_start), plus(p.took_ns), p.phase.sentence());
             if !p.detail.is_empty() {
                 _ = write!(out, " ({})", p.detail);
             }
@@ -174,11 +165,7 @@ impl Record {
         let nobody = "nobody";
         let from = self.from.as_deref().unwrap_or(nobody);
         let what = match &self.group {
-            Some(group) => format!(
-                "{group} epoch {}: {from} -> {}",
-                self.epoch,
-                self.to.as_deref().unwrap_or(nobody)
-            ),
+            Some(group) => format!("{group} epoch {}: {from} -> {}", self.epoch, self.to.as_deref().unwrap_or(nobody)),
             None => format!("a round about {from} that moved nothing"),
         };
         format!(

@@ -50,19 +50,10 @@ impl Recorder {
     /// Starts the recorder's thread. `names` are those of all voters; finished records go to `history`.
     ///
     /// Call it from a thread of ordinary priority: a thread inherits the priority of the one that starts it.
-    pub fn start(
-        me: VoterId,
-        names: BTreeMap<VoterId, Arc<str>>,
-        history: History,
-    ) -> io::Result<Self> {
+    pub fn start(me: VoterId, names: BTreeMap<VoterId, Arc<str>>, history: History) -> io::Result<Self> {
         let (inputs, waiting) = sync_channel(WAITING_MAX);
         let dropped = history.dropped_inputs();
-        let teller = Teller {
-            story: Story::new(me),
-            me,
-            names,
-            history,
-        };
+        let teller = Teller { story: Story::new(me), me, names, history };
         thread::Builder::new()
             .name("baton-recorder".into())
             .stack_size(STACK_BYTES)
@@ -104,9 +95,7 @@ impl Teller {
             let next = if self.story.is_busy() {
                 waiting.recv_timeout(LOOK)
             } else {
-                waiting
-                    .recv()
-                    .map_err(|_ended| RecvTimeoutError::Disconnected)
+                waiting.recv().map_err(|_ended| RecvTimeoutError::Disconnected)
             };
             match next {
                 Ok((at, input)) => {
@@ -146,12 +135,7 @@ impl Teller {
         let mut before = first;
         let mut phases = Vec::with_capacity(draft.steps.len());
         for step in draft.steps {
-            phases.push(Phase {
-                phase: step.phase,
-                at_ns: step.at,
-                took_ns: step.at - before,
-                detail: step.detail,
-            });
+            phases.push(Phase { phase: step.phase, at_ns: step.at, took_ns: step.at - before, detail: step.detail });
             before = step.at;
         }
         let name = |v: Option<VoterId>| v.map(|v| name_in(&self.names, v));
@@ -171,20 +155,14 @@ impl Teller {
 }
 
 fn name_in(names: &BTreeMap<VoterId, Arc<str>>, v: VoterId) -> String {
-    names
-        .get(&v)
-        .map_or_else(|| v.to_string(), |n| n.to_string())
+    names.get(&v).map_or_else(|| v.to_string(), |n| n.to_string())
 }
 
 /// The wall clock at an instant of CLOCK_BOOTTIME, by what both say now.
 fn wall_of(at: Nanos) -> u64 {
-    let wall = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let ago = clock::now().saturating_sub(at);
-    u64::try_from(wall.as_nanos())
-        .unwrap_or(u64::MAX)
-        .saturating_sub(ago)
+    u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX).saturating_sub(ago)
 }
 
 #[cfg(test)]

@@ -28,13 +28,7 @@ fn until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
 }
 
 fn changed(epoch: u64) -> Fact {
-    Fact::OwnerChanged {
-        group: GroupId::new("web"),
-        epoch,
-        from: Some(A),
-        to: Some(B),
-        cause: Cause::Silent,
-    }
+    Fact::OwnerChanged { group: GroupId::new("web"), epoch, from: Some(A), to: Some(B), cause: Cause::Silent }
 }
 
 #[test]
@@ -49,60 +43,28 @@ fn a_takeover_arrives_in_memory_at_followers_and_in_the_file() {
     recorder.fact(now + 10, Fact::Silent(A));
     recorder.fact(now + 20, changed(5));
     for mark in [
-        Mark::GateOpen {
-            group: group.clone(),
-            epoch: 5,
-        },
-        Mark::Announced {
-            group: group.clone(),
-            epoch: 5,
-        },
-        Mark::Started {
-            group: group.clone(),
-            epoch: 5,
-        },
+        Mark::GateOpen { group: group.clone(), epoch: 5 },
+        Mark::Announced { group: group.clone(), epoch: 5 },
+        Mark::Started { group: group.clone(), epoch: 5 },
         Mark::FirstPacket { group, epoch: 5 },
     ] {
         recorder.mark(now + 30, mark);
     }
     let record = until(|| news.try_recv().ok());
     assert_eq!(
-        (
-            record.seq,
-            record.group.as_deref(),
-            record.from.as_deref(),
-            record.to.as_deref()
-        ),
+        (record.seq, record.group.as_deref(), record.from.as_deref(), record.to.as_deref()),
         (1, Some("web"), Some("lb1"), Some("lb2"))
     );
-    assert_eq!(
-        (record.total_ns, record.at(PhaseName::Silent)),
-        (30, Some(now + 10))
-    );
+    assert_eq!((record.total_ns, record.at(PhaseName::Silent)), (30, Some(now + 10)));
     assert_eq!(history.since(0), std::slice::from_ref(&record));
     assert!(history.since(1).is_empty());
     let stats = history.stats();
-    assert_eq!(
-        (
-            stats.failovers[&Cause::Silent],
-            stats.phases[&PhaseName::Silent].count()
-        ),
-        (1, 1)
-    );
+    assert_eq!((stats.failovers[&Cause::Silent], stats.phases[&PhaseName::Silent].count()), (1, 1));
 
     // A crash in the middle of a line must cost that line alone, and numbers go on.
     let path = dir.path().join("failovers.jsonl");
-    until(|| {
-        fs::read_to_string(&path)
-            .ok()
-            .filter(|t| t.ends_with("}\n"))
-    });
-    fs::OpenOptions::new()
-        .append(true)
-        .open(&path)
-        .unwrap()
-        .write_all(b"{\"seq\":9,\"rec")
-        .unwrap();
+    until(|| fs::read_to_string(&path).ok().filter(|t| t.ends_with("}\n")));
+    fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"seq\":9,\"rec").unwrap();
     let again = History::open(dir.path()).unwrap();
     assert_eq!(*again.since(0)[0], *record);
     again.add((*record).clone());
@@ -130,9 +92,5 @@ fn memory_stays_within_its_bound() {
     }
     assert_eq!(history.since(0).len(), 256);
     assert_eq!(history.since(0).last().unwrap().seq, 1_001);
-    assert_eq!(
-        history.stats().failovers[&Cause::Silent],
-        1_001,
-        "what is forgotten stays counted"
-    );
+    assert_eq!(history.stats().failovers[&Cause::Silent], 1_001, "what is forgotten stays counted");
 }

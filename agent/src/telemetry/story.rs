@@ -64,12 +64,7 @@ pub(super) struct Story {
 impl Story {
     /// Nothing has happened yet on voter `me`.
     pub fn new(me: VoterId) -> Self {
-        Self {
-            me,
-            rounds: BTreeMap::new(),
-            open: VecDeque::new(),
-            early: VecDeque::new(),
-        }
+        Self { me, rounds: BTreeMap::new(), open: VecDeque::new(), early: VecDeque::new() }
     }
 
     /// Whether anything is under way, so that [`Self::settle`] has to be called again.
@@ -86,36 +81,19 @@ impl Story {
                 round.cause = Some(*cause);
                 push(&mut round.steps, PhaseName::Round, at, String::new());
             }
-            Fact::FloorRaised(node) => push(
-                &mut self.round(*node).steps,
-                PhaseName::FloorRaised,
-                at,
-                String::new(),
-            ),
-            Fact::Promised(node, by) => push(
-                &mut self.round(*node).steps,
-                PhaseName::Promised,
-                at,
-                name(*by),
-            ),
-            Fact::ConclusionProposed(node) => push(
-                &mut self.round(*node).steps,
-                PhaseName::Proposed,
-                at,
-                String::new(),
-            ),
+            Fact::FloorRaised(node) => push(&mut self.round(*node).steps, PhaseName::FloorRaised, at, String::new()),
+            Fact::Promised(node, by) => push(&mut self.round(*node).steps, PhaseName::Promised, at, name(*by)),
+            Fact::ConclusionProposed(node) => {
+                push(&mut self.round(*node).steps, PhaseName::Proposed, at, String::new())
+            }
             Fact::Concluded(node) => {
                 if let Some(round) = self.rounds.get_mut(node) {
                     round.concluded.get_or_insert(at);
                 }
             }
-            Fact::OwnerChanged {
-                group,
-                epoch,
-                from,
-                to,
-                cause,
-            } => self.owner_changed(at, group, *epoch, (*from, *to), *cause),
+            Fact::OwnerChanged { group, epoch, from, to, cause } => {
+                self.owner_changed(at, group, *epoch, (*from, *to), *cause)
+            }
             // Refused entries and hand-overs of leadership are no part of a failover's time line.
             _ => (),
         }
@@ -131,19 +109,14 @@ impl Story {
         };
         let (phase, detail) = mark.phase();
         let me = self.me;
-        let story = self
-            .open
-            .iter_mut()
-            .rev()
-            .find(|s| belongs(s, me, group, epoch, phase));
+        let story = self.open.iter_mut().rev().find(|s| belongs(s, me, group, epoch, phase));
         match story {
             Some(story) => push(&mut story.steps, phase, at, detail),
             None => {
                 if self.early.len() == EARLY_MAX {
                     self.early.pop_front();
                 }
-                self.early
-                    .push_back((group.clone(), epoch, Step { phase, at, detail }));
+                self.early.push_back((group.clone(), epoch, Step { phase, at, detail }));
             }
         }
     }
@@ -152,10 +125,8 @@ impl Story {
     pub fn settle(&mut self, now: Nanos) -> Vec<Draft> {
         let me = self.me;
         let mut finished = Vec::new();
-        let (done, open) = self
-            .open
-            .drain(..)
-            .partition::<Vec<_>, _>(|s| is_told(s, me) || now >= s.changed + SETTLE_NS);
+        let (done, open) =
+            self.open.drain(..).partition::<Vec<_>, _>(|s| is_told(s, me) || now >= s.changed + SETTLE_NS);
         self.open = open.into();
         finished.extend(done);
         self.early.retain(|(_, _, step)| now < step.at + EARLY_NS);
@@ -163,18 +134,9 @@ impl Story {
             Some(at) => now >= at + ROUND_NS,
             None => r.steps.iter().all(|s| now >= s.at + STALE_NS),
         };
-        let ended: Vec<VoterId> = self
-            .rounds
-            .iter()
-            .filter(|(_, r)| over(r))
-            .map(|(node, _)| *node)
-            .collect();
+        let ended: Vec<VoterId> = self.rounds.iter().filter(|(_, r)| over(r)).map(|(node, _)| *node).collect();
         for node in ended {
-            finished.extend(
-                self.rounds
-                    .remove(&node)
-                    .and_then(|round| moved_nothing(node, round)),
-            );
+            finished.extend(self.rounds.remove(&node).and_then(|round| moved_nothing(node, round)));
         }
         for story in &mut finished {
             // Stable: what carries one stamp stays in the order in which it was told.
@@ -213,11 +175,7 @@ impl Story {
         (from, to): (Option<VoterId>, Option<VoterId>),
         cause: Cause,
     ) {
-        let vacant = self
-            .open
-            .iter_mut()
-            .rev()
-            .find(|s| s.group.as_ref() == Some(group) && s.to.is_none());
+        let vacant = self.open.iter_mut().rev().find(|s| s.group.as_ref() == Some(group) && s.to.is_none());
         match (from, to, vacant) {
             (None, Some(_), Some(story)) => {
                 (story.to, story.epoch, story.changed) = (to, epoch, at);
@@ -225,31 +183,13 @@ impl Story {
             }
             (None, None, _) => return,
             _ => {
-                let mut steps =
-                    from.map_or_else(Vec::new, |node| self.round_steps(node, at, cause));
+                let mut steps = from.map_or_else(Vec::new, |node| self.round_steps(node, at, cause));
                 let given_up = to.is_none() && !taken_away(cause);
-                push(
-                    &mut steps,
-                    if given_up {
-                        PhaseName::Released
-                    } else {
-                        PhaseName::Committed
-                    },
-                    at,
-                    String::new(),
-                );
+                push(&mut steps, if given_up { PhaseName::Released } else { PhaseName::Committed }, at, String::new());
                 if self.open.len() == OPEN_MAX {
                     self.open.pop_front();
                 }
-                self.open.push_back(Draft {
-                    group: Some(group.clone()),
-                    epoch,
-                    cause,
-                    from,
-                    to,
-                    steps,
-                    changed: at,
-                });
+                self.open.push_back(Draft { group: Some(group.clone()), epoch, cause, from, to, steps, changed: at });
             }
         }
         self.take_early(group);
@@ -258,9 +198,7 @@ impl Story {
     /// What happened to the old owner before its group was taken away.
     fn round_steps(&mut self, node: VoterId, at: Nanos, cause: Cause) -> Vec<Step> {
         match self.rounds.get_mut(&node) {
-            Some(round)
-                if taken_away(cause) && round.steps.iter().any(|s| at < s.at + STALE_NS) =>
-            {
+            Some(round) if taken_away(cause) && round.steps.iter().any(|s| at < s.at + STALE_NS) => {
                 round.moved = true;
                 round.steps.clone()
             }
@@ -271,12 +209,7 @@ impl Story {
     /// Hands marks that came before the change of owner to the story that it began.
     fn take_early(&mut self, group: &GroupId) {
         let me = self.me;
-        let Some(story) = self
-            .open
-            .iter_mut()
-            .rev()
-            .find(|s| s.group.as_ref() == Some(group))
-        else {
+        let Some(story) = self.open.iter_mut().rev().find(|s| s.group.as_ref() == Some(group)) else {
             return;
         };
         self.early.retain(|(g, epoch, step)| {
@@ -302,8 +235,7 @@ fn belongs(story: &Draft, me: VoterId, group: &GroupId, epoch: Epoch, phase: Pha
     }
     match phase {
         PhaseName::GateClosed | PhaseName::Stopped => {
-            story.from == Some(me)
-                && (story.epoch == epoch + 1 || story.to.is_none() && story.epoch == epoch)
+            story.from == Some(me) && (story.epoch == epoch + 1 || story.to.is_none() && story.epoch == epoch)
         }
         _ => story.to == Some(me) && story.epoch == epoch,
     }
@@ -312,40 +244,26 @@ fn belongs(story: &Draft, me: VoterId, group: &GroupId, epoch: Epoch, phase: Pha
 /// Whether everything that can be expected of this node has been told.
 fn is_told(story: &Draft, me: VoterId) -> bool {
     let has = |phase| story.steps.iter().any(|s| s.phase == phase);
-    let taken = story.to != Some(me)
-        || has(PhaseName::StartFailed)
-        || has(PhaseName::Started) && has(PhaseName::FirstPacket);
+    let taken =
+        story.to != Some(me) || has(PhaseName::StartFailed) || has(PhaseName::Started) && has(PhaseName::FirstPacket);
     let given = story.from != Some(me) || has(PhaseName::Stopped);
     story.to.is_some() && taken && given
 }
 
 /// A round that ended with everything where it was, if it came as far as a floor.
 fn moved_nothing(node: VoterId, round: Round) -> Option<Draft> {
-    let went_far = round
-        .steps
-        .iter()
-        .any(|s| matches!(s.phase, PhaseName::Round | PhaseName::FloorRaised));
+    let went_far = round.steps.iter().any(|s| matches!(s.phase, PhaseName::Round | PhaseName::FloorRaised));
     if round.moved || round.concluded.is_none() || !went_far {
         return None;
     }
     let cause = round.cause.unwrap_or(Cause::Silent);
-    Some(Draft {
-        group: None,
-        epoch: 0,
-        cause,
-        from: Some(node),
-        to: None,
-        steps: round.steps,
-        changed: 0,
-    })
+    Some(Draft { group: None, epoch: 0, cause, from: Some(node), to: None, steps: round.steps, changed: 0 })
 }
 
 /// Adds a step. All but promises and resources happen once: the first counts.
 fn push(steps: &mut Vec<Step>, phase: PhaseName, at: Nanos, detail: String) {
     let repeats = matches!(phase, PhaseName::Promised | PhaseName::ResourceStarted);
-    let known = steps
-        .iter()
-        .any(|s| s.phase == phase && (!repeats || s.detail == detail));
+    let known = steps.iter().any(|s| s.phase == phase && (!repeats || s.detail == detail));
     if !known && steps.len() < STEPS_MAX {
         steps.push(Step { phase, at, detail });
     }

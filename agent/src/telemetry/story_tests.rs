@@ -11,13 +11,7 @@ fn web() -> GroupId {
 }
 
 fn changed(epoch: Epoch, from: Option<VoterId>, to: Option<VoterId>, cause: Cause) -> Fact {
-    Fact::OwnerChanged {
-        group: web(),
-        epoch,
-        from,
-        to,
-        cause,
-    }
+    Fact::OwnerChanged { group: web(), epoch, from, to, cause }
 }
 
 fn tell(story: &mut Story, at: Nanos, fact: Fact) {
@@ -39,55 +33,18 @@ fn a_takeover_is_one_record_from_the_last_beat_to_the_first_packet() {
     tell(&mut s, 240, Fact::Promised(A, C));
     tell(&mut s, 250, Fact::ConclusionProposed(A));
     // The gate may be stamped before the fact of the change is told.
-    s.mark(
-        301,
-        &Mark::GateOpen {
-            group: web(),
-            epoch: 8,
-        },
-    );
+    s.mark(301, &Mark::GateOpen { group: web(), epoch: 8 });
     tell(&mut s, 300, changed(8, Some(A), Some(B), Cause::Silent));
     tell(&mut s, 300, Fact::Concluded(A));
-    s.mark(
-        310,
-        &Mark::AddressesAdded {
-            group: web(),
-            epoch: 8,
-            count: 2,
-        },
-    );
-    s.mark(
-        320,
-        &Mark::Announced {
-            group: web(),
-            epoch: 8,
-        },
-    );
-    s.mark(
-        330,
-        &Mark::Started {
-            group: web(),
-            epoch: 8,
-        },
-    );
-    assert!(
-        s.settle(400).is_empty(),
-        "the first packet is still awaited"
-    );
-    s.mark(
-        340,
-        &Mark::FirstPacket {
-            group: web(),
-            epoch: 8,
-        },
-    );
+    s.mark(310, &Mark::AddressesAdded { group: web(), epoch: 8, count: 2 });
+    s.mark(320, &Mark::Announced { group: web(), epoch: 8 });
+    s.mark(330, &Mark::Started { group: web(), epoch: 8 });
+    assert!(s.settle(400).is_empty(), "the first packet is still awaited");
+    s.mark(340, &Mark::FirstPacket { group: web(), epoch: 8 });
     let told = s.settle(500);
     assert_eq!(told.len(), 1);
     let record = &told[0];
-    assert_eq!(
-        (record.epoch, record.from, record.to, record.cause),
-        (8, Some(A), Some(B), Cause::Silent)
-    );
+    assert_eq!((record.epoch, record.from, record.to, record.cause), (8, Some(A), Some(B), Cause::Silent));
     use PhaseName as P;
     let expected = [
         (P::LastBeat, 100),
@@ -105,49 +62,23 @@ fn a_takeover_is_one_record_from_the_last_beat_to_the_first_packet() {
         (P::FirstPacket, 340),
     ];
     assert_eq!(phases(record), expected);
-    assert!(
-        s.settle(500 + ROUND_NS).is_empty(),
-        "the round is no record of its own"
-    );
+    assert!(s.settle(500 + ROUND_NS).is_empty(), "the round is no record of its own");
     assert!(!s.is_busy());
 }
 
 #[test]
 fn a_release_and_its_assignment_are_one_record() {
     let mut s = Story::new(A);
-    s.mark(
-        90,
-        &Mark::GateClosed {
-            group: web(),
-            epoch: 4,
-        },
-    );
+    s.mark(90, &Mark::GateClosed { group: web(), epoch: 4 });
     tell(&mut s, 100, changed(4, Some(A), None, Cause::FrontDown));
     tell(&mut s, 150, changed(5, None, Some(B), Cause::FrontDown));
     assert!(s.settle(160).is_empty(), "its own stop is still awaited");
-    s.mark(
-        170,
-        &Mark::Stopped {
-            group: web(),
-            epoch: 4,
-        },
-    );
+    s.mark(170, &Mark::Stopped { group: web(), epoch: 4 });
     let told = s.settle(180);
     assert_eq!(told.len(), 1);
-    assert_eq!(
-        (told[0].epoch, told[0].from, told[0].to),
-        (5, Some(A), Some(B))
-    );
+    assert_eq!((told[0].epoch, told[0].from, told[0].to), (5, Some(A), Some(B)));
     use PhaseName as P;
-    assert_eq!(
-        phases(&told[0]),
-        [
-            (P::GateClosed, 90),
-            (P::Released, 100),
-            (P::Committed, 150),
-            (P::Stopped, 170)
-        ]
-    );
+    assert_eq!(phases(&told[0]), [(P::GateClosed, 90), (P::Released, 100), (P::Committed, 150), (P::Stopped, 170)]);
 }
 
 #[test]
@@ -170,10 +101,7 @@ fn a_round_that_moves_nothing_is_told_and_a_silence_that_ended_is_not() {
     let told = s.settle(950 + ROUND_NS);
     assert_eq!(told.len(), 1);
     assert_eq!((told[0].group.clone(), told[0].from), (None, Some(A)));
-    assert_eq!(
-        phases(&told[0]),
-        [(PhaseName::Silent, 900), (PhaseName::Round, 910)]
-    );
+    assert_eq!(phases(&told[0]), [(PhaseName::Silent, 900), (PhaseName::Round, 910)]);
 
     tell(&mut s, 5_000, Fact::Silent(C));
     assert!(s.settle(5_000 + STALE_NS).is_empty());
@@ -191,41 +119,17 @@ fn the_second_failover_does_not_inherit_the_first_ones_round() {
     tell(&mut s, 200, Fact::Silent(B));
     tell(&mut s, 220, changed(3, Some(B), Some(A), Cause::Silent));
     let told = s.settle(230);
-    assert_eq!(
-        phases(&told[0]),
-        [(PhaseName::Silent, 200), (PhaseName::Committed, 220)]
-    );
+    assert_eq!(phases(&told[0]), [(PhaseName::Silent, 200), (PhaseName::Committed, 220)]);
 }
 
 #[test]
 fn a_flood_of_marks_and_changes_stays_within_bounds() {
     let mut s = Story::new(B);
     for epoch in 0..5_000 {
-        s.mark(
-            epoch,
-            &Mark::GateOpen {
-                group: web(),
-                epoch: epoch + 100_000,
-            },
-        );
-        tell(
-            &mut s,
-            epoch,
-            changed(epoch + 1, Some(A), Some(B), Cause::Order),
-        );
-        s.mark(
-            epoch,
-            &Mark::ResourceStarted {
-                group: web(),
-                epoch: 5_000,
-                resource: format!("r{epoch}"),
-            },
-        );
+        s.mark(epoch, &Mark::GateOpen { group: web(), epoch: epoch + 100_000 });
+        tell(&mut s, epoch, changed(epoch + 1, Some(A), Some(B), Cause::Order));
+        s.mark(epoch, &Mark::ResourceStarted { group: web(), epoch: 5_000, resource: format!("r{epoch}") });
     }
     assert!(s.open.len() <= OPEN_MAX && s.early.len() <= EARLY_MAX);
-    assert!(
-        s.settle(SETTLE_NS * 2)
-            .iter()
-            .all(|d| d.steps.len() <= STEPS_MAX)
-    );
+    assert!(s.settle(SETTLE_NS * 2).iter().all(|d| d.steps.len() <= STEPS_MAX));
 }

@@ -50,10 +50,7 @@ fn classic(open: &str) -> Result<String, fmt::Error> {
     for line in open.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             help = rest.split_once(' ');
-        } else if let Some((name, kind)) = line
-            .strip_prefix("# TYPE ")
-            .and_then(|rest| rest.split_once(' '))
-        {
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
             let suffix = if kind == "counter" { "_total" } else { "" };
             if let Some((_, text)) = help.take() {
                 writeln!(out, "# HELP {name}{suffix} {text}")?;
@@ -82,9 +79,7 @@ mod tests {
         assert_eq!(Format::accepted(None), Format::Classic);
         assert_eq!(Format::accepted(Some("text/plain")), Format::Classic);
         assert_eq!(
-            Format::accepted(Some(
-                "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
-            )),
+            Format::accepted(Some("application/openmetrics-text;version=1.0.0,text/plain;q=0.5")),
             Format::OpenMetrics
         );
     }

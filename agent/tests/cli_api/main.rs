@@ -1,10 +1,6 @@
 //! The servers of the agent and the command line against each other; and the servers against what nobody should send.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on fails"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod servers;
 
@@ -53,10 +49,7 @@ fn status_is_a_table_for_people_and_json_for_programs() {
     ] {
         assert!(table.contains(words), "no \"{words}\" in\n{table}");
     }
-    assert!(
-        !table.contains('\u{1b}'),
-        "no colours when it is no terminal"
-    );
+    assert!(!table.contains('\u{1b}'), "no colours when it is no terminal");
     let json = servers.baton(&["status", "--json"]);
     let parsed: StatusReport = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(parsed.groups, report().groups);
@@ -75,16 +68,8 @@ fn orders_are_carried_out_or_refused_with_their_reason() {
     assert!(text(&moved.stderr).contains("connections to the VIPs of web break"));
     assert_eq!(text(&moved.stdout), "web is owned by lb2, epoch 4\n");
     for (args, code, words) in [
-        (
-            ["move", "webb", "lb2"],
-            3,
-            "no group is called \"webb\" (did you mean \"web\"?); the groups are: web",
-        ),
-        (
-            ["move", "web", "lb9"],
-            3,
-            "no voter is called \"lb9\" (did you mean \"lb1\"?)",
-        ),
+        (["move", "webb", "lb2"], 3, "no group is called \"webb\" (did you mean \"web\"?); the groups are: web"),
+        (["move", "web", "lb9"], 3, "no voter is called \"lb9\" (did you mean \"lb1\"?)"),
         (["move", "web", "arbiter"], 3, "arbiter owns nothing"),
     ] {
         let out = servers.baton(&args);
@@ -92,22 +77,11 @@ fn orders_are_carried_out_or_refused_with_their_reason() {
         assert!(text(&out.stderr).contains(words), "{}", text(&out.stderr));
     }
     assert_eq!(servers.baton(&["standby", "lb2"]).status.code(), Some(0));
-    assert_eq!(
-        servers.backend.status.lock().unwrap().groups[0]
-            .owner
-            .as_deref(),
-        Some("lb1")
-    );
-    assert!(
-        text(&servers.baton(&["status"]).stdout)
-            .contains("lb2 is on standby; `baton online lb2` ends it")
-    );
+    assert_eq!(servers.backend.status.lock().unwrap().groups[0].owner.as_deref(), Some("lb1"));
+    assert!(text(&servers.baton(&["status"]).stdout).contains("lb2 is on standby; `baton online lb2` ends it"));
     assert_eq!(servers.baton(&["online", "lb2"]).status.code(), Some(0));
     servers.backend.status.lock().unwrap().quorum = false;
-    assert_eq!(
-        servers.baton(&["move", "web", "lb1"]).status.code(),
-        Some(4)
-    );
+    assert_eq!(servers.baton(&["move", "web", "lb1"]).status.code(), Some(4));
 }
 
 #[test]
@@ -117,24 +91,17 @@ fn events_are_told_and_followed() {
     servers.backend.history.add(record(1));
     servers.backend.history.add(record(2));
     let told = text(&servers.baton(&["events"]).stdout);
-    assert!(told.contains("#1 2024-12-31 23:59:59.999Z web epoch 1: lb2 -> lb1, because the owner was silent; 71ms in all"), "{told}");
     assert!(
-        told.lines()
-            .any(|l| l.contains("71ms") && l.contains("+71ms") && l.contains("announced")),
+        told.contains("#1 2024-12-31 23:59:59.999Z web epoch 1: lb2 -> lb1, because the owner was silent; 71ms in all"),
         "{told}"
     );
+    assert!(told.lines().any(|l| l.contains("71ms") && l.contains("+71ms") && l.contains("announced")), "{told}");
     let json = text(&servers.baton(&["events", "--json", "--since", "1"]).stdout);
     assert_eq!(json.lines().count(), 1);
     assert_eq!(serde_json::from_str::<Record>(&json).unwrap().seq, 2);
 
     let mut follower = Command::new(env!("CARGO_BIN_EXE_baton"))
-        .args([
-            "events",
-            "--follow",
-            "--json",
-            "--socket",
-            servers.socket().to_str().unwrap(),
-        ])
+        .args(["events", "--follow", "--json", "--socket", servers.socket().to_str().unwrap()])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -142,19 +109,13 @@ fn events_are_told_and_followed() {
     let (heard, hear) = mpsc::channel();
     thread::spawn(move || {
         for line in std::io::BufRead::lines(std::io::BufReader::new(out)) {
-            if heard
-                .send(serde_json::from_str::<Record>(&line.unwrap()).unwrap().seq)
-                .is_err()
-            {
+            if heard.send(serde_json::from_str::<Record>(&line.unwrap()).unwrap().seq).is_err() {
                 return;
             }
         }
     });
     let limit = Duration::from_secs(20);
-    assert_eq!(
-        (hear.recv_timeout(limit), hear.recv_timeout(limit)),
-        (Ok(1), Ok(2))
-    );
+    assert_eq!((hear.recv_timeout(limit), hear.recv_timeout(limit)), (Ok(1), Ok(2)));
     servers.backend.history.add(record(3));
     assert_eq!(hear.recv_timeout(limit), Ok(3));
     follower.kill().unwrap();
@@ -166,11 +127,7 @@ fn nonsense_on_the_control_socket_is_answered_with_no() {
     let servers = Servers::start();
     let bad = |bytes: &[u8]| {
         let answer = servers.say(bytes);
-        assert!(
-            answer.contains("\"kind\":\"bad_request\""),
-            "{:?} -> {answer}",
-            text(&bytes[..bytes.len().min(60)])
-        );
+        assert!(answer.contains("\"kind\":\"bad_request\""), "{:?} -> {answer}", text(&bytes[..bytes.len().min(60)]));
         answer
     };
     bad(b"\n");
@@ -186,11 +143,9 @@ fn nonsense_on_the_control_socket_is_answered_with_no() {
     let answer = servers.say(b"nonsense\n{\"request\":\"status\"}\n{\"request\":\"events\"}\n");
     let lines: Vec<&str> = answer.lines().collect();
     assert_eq!(lines.len(), 3, "{answer}");
-    for (line, start) in lines.iter().zip([
-        "{\"response\":\"error\"",
-        "{\"response\":\"status\"",
-        "{\"response\":\"end\"",
-    ]) {
+    for (line, start) in
+        lines.iter().zip(["{\"response\":\"error\"", "{\"response\":\"status\"", "{\"response\":\"end\""])
+    {
         assert!(line.starts_with(start), "{line}");
     }
     let seed = rand::rng().random();
@@ -199,10 +154,7 @@ fn nonsense_on_the_control_socket_is_answered_with_no() {
         let mut bytes = vec![0; random.random_range(0..8_000)];
         random.fill_bytes(&mut bytes);
         let answer = servers.say(&bytes);
-        assert!(
-            answer.lines().all(|l| l.contains("bad_request")),
-            "seed {seed}: {answer}"
-        );
+        assert!(answer.lines().all(|l| l.contains("bad_request")), "seed {seed}: {answer}");
     }
     servers.still_answers();
 }
@@ -220,13 +172,7 @@ fn a_crowd_of_silent_clients_shuts_nobody_out_for_good() {
             answer
         })
         .collect();
-    assert_eq!(
-        told.iter()
-            .filter(|a| a.contains("\"kind\":\"busy\""))
-            .count(),
-        8,
-        "{told:?}"
-    );
+    assert_eq!(told.iter().filter(|a| a.contains("\"kind\":\"busy\"")).count(), 8, "{told:?}");
     servers.still_answers();
 }
 
@@ -236,21 +182,12 @@ fn the_socket_is_for_root_alone_and_one_agent_alone() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&servers.socket()), 0o600);
     assert_eq!(mode(servers.socket().parent().unwrap()), 0o700);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _inside = runtime.enter();
-    assert!(matches!(
-        Control::bind(&servers.socket()),
-        Err(ControlError::InUse { .. })
-    ));
+    assert!(matches!(Control::bind(&servers.socket()), Err(ControlError::InUse { .. })));
     let file = servers.dir.path().join("file");
     std::fs::write(&file, "precious").unwrap();
-    assert!(matches!(
-        Control::bind(&file),
-        Err(ControlError::NoSocket { .. })
-    ));
+    assert!(matches!(Control::bind(&file), Err(ControlError::NoSocket { .. })));
     assert_eq!(std::fs::read(&file).unwrap(), b"precious");
     // One that a dead agent left behind is replaced.
     let stale = servers.dir.path().join("stale.sock");
@@ -267,10 +204,7 @@ fn http_serves_metrics_status_and_a_page() {
     servers.backend.history.add(record(1));
     let body = |answer: String| answer.split_once("\r\n\r\n").unwrap().1.to_owned();
     let classic = servers.get("/metrics", "text/plain");
-    assert!(
-        classic.contains("content-type: text/plain; version=0.0.4"),
-        "{classic}"
-    );
+    assert!(classic.contains("content-type: text/plain; version=0.0.4"), "{classic}");
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -278,12 +212,7 @@ fn http_serves_metrics_status_and_a_page() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    promtool
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(body(classic.clone()).as_bytes())
-        .unwrap();
+    promtool.stdin.take().unwrap().write_all(body(classic.clone()).as_bytes()).unwrap();
     let judged = promtool.wait_with_output().unwrap();
     assert!(
         judged.status.success() && judged.stdout.is_empty() && judged.stderr.is_empty(),
@@ -293,10 +222,7 @@ fn http_serves_metrics_status_and_a_page() {
     );
     assert!(classic.contains("baton_failovers_total{cause=\"silent\"} 1"));
     let open = servers.get("/metrics", "application/openmetrics-text; version=1.0.0");
-    assert!(
-        open.contains("content-type: application/openmetrics-text") && open.ends_with("# EOF\n"),
-        "{open}"
-    );
+    assert!(open.contains("content-type: application/openmetrics-text") && open.ends_with("# EOF\n"), "{open}");
     let status: StatusReport = serde_json::from_str(&body(servers.get("/status", "*/*"))).unwrap();
     assert_eq!(status.node, "lb1");
     let page = servers.get("/", "text/html");
@@ -327,28 +253,14 @@ fn nonsense_on_the_http_port_is_survived() {
         &long[..100_000]
     );
     for (bytes, code) in [
-        (
-            format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"),
-            "HTTP/1.1 4",
-        ),
-        (
-            format!("GET / HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n"),
-            "HTTP/1.1 431",
-        ),
+        (format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 4"),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n"), "HTTP/1.1 431"),
         (post, "HTTP/1.1 405"),
         ("GET / HTTP/9.9\r\n\r\n".to_owned(), "HTTP/1.1 400"),
     ] {
         let answer = servers.http(bytes.as_bytes());
-        assert!(
-            answer.is_empty() || answer.starts_with(code),
-            "{}",
-            &answer[..answer.len().min(80)]
-        );
+        assert!(answer.is_empty() || answer.starts_with(code), "{}", &answer[..answer.len().min(80)]);
     }
-    assert!(
-        !servers
-            .http(b"GET / HTTP/1.1\r\nHos")
-            .starts_with("HTTP/1.1 200")
-    );
+    assert!(!servers.http(b"GET / HTTP/1.1\r\nHos").starts_with("HTTP/1.1 200"));
     servers.still_answers();
 }

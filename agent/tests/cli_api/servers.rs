@@ -52,25 +52,18 @@ impl Backend for Fake {
     }
 
     async fn metrics(&self) -> Snapshot {
-        Snapshot {
-            cluster: "lb".into(),
-            node: "lb1".into(),
-            quorum: true,
-            ..Snapshot::default()
-        }
+        Snapshot { cluster: "lb".into(), node: "lb1".into(), quorum: true, ..Snapshot::default() }
     }
 
     fn order(&self, order: Order) -> impl Future<Output = Result<String, OrderError>> + Send {
         let mut status = self.status.lock().unwrap();
         let answer = match order {
-            _ if !status.quorum => Err(OrderError {
-                kind: ErrorKind::NoQuorum,
-                message: "no quorum: nobody can decide".into(),
-            }),
-            Order::Move { to: VoterId(3), .. } => Err(OrderError {
-                kind: ErrorKind::Refused,
-                message: "arbiter owns nothing".into(),
-            }),
+            _ if !status.quorum => {
+                Err(OrderError { kind: ErrorKind::NoQuorum, message: "no quorum: nobody can decide".into() })
+            }
+            Order::Move { to: VoterId(3), .. } => {
+                Err(OrderError { kind: ErrorKind::Refused, message: "arbiter owns nothing".into() })
+            }
             Order::Move { to, .. } => {
                 let name = self.shared.name_of(to).to_string();
                 status.groups[0].owner = Some(name.clone());
@@ -92,28 +85,11 @@ impl Backend for Fake {
 }
 
 fn shared() -> Shared {
-    let names = [
-        (1, "lb1", Role::Node),
-        (2, "lb2", Role::Node),
-        (3, "arbiter", Role::Arbiter),
-    ];
+    let names = [(1, "lb1", Role::Node), (2, "lb2", Role::Node), (3, "arbiter", Role::Arbiter)];
     let voter = |(id, name, role): (u8, &str, Role)| {
-        (
-            VoterId(id),
-            Voter {
-                id: VoterId(id),
-                name: name.into(),
-                role,
-                links: Vec::new(),
-                front: Vec::new(),
-            },
-        )
+        (VoterId(id), Voter { id: VoterId(id), name: name.into(), role, links: Vec::new(), front: Vec::new() })
     };
-    let vip = Vip {
-        address: Ipv4Addr::new(192, 0, 2, 10).into(),
-        prefix: 24,
-        device: BTreeMap::new(),
-    };
+    let vip = Vip { address: Ipv4Addr::new(192, 0, 2, 10).into(), prefix: 24, device: BTreeMap::new() };
     let web = Group {
         id: GroupId::new("web"),
         nodes: vec![VoterId(1), VoterId(2)],
@@ -154,11 +130,7 @@ pub fn report() -> StatusReport {
         standby: false,
         same_configuration: Some(id != 2),
         front_up: Some(true),
-        links: if id == 1 {
-            Vec::new()
-        } else {
-            vec![link.clone(), link.clone()]
-        },
+        links: if id == 1 { Vec::new() } else { vec![link.clone(), link.clone()] },
     };
     StatusReport {
         cluster: "lb".into(),
@@ -175,17 +147,8 @@ pub fn report() -> StatusReport {
         term: 7,
         applied: 42,
         gate_index: 42,
-        lease: LeaseStatus {
-            held: true,
-            remaining_ns: 45_000_000,
-            enforced: false,
-            lapsed: 0,
-        },
-        voters: vec![
-            voter(1, "lb1", Role::Node),
-            voter(2, "lb2", Role::Node),
-            voter(3, "arbiter", Role::Arbiter),
-        ],
+        lease: LeaseStatus { held: true, remaining_ns: 45_000_000, enforced: false, lapsed: 0 },
+        voters: vec![voter(1, "lb1", Role::Node), voter(2, "lb2", Role::Node), voter(3, "arbiter", Role::Arbiter)],
         groups: vec![GroupStatus {
             name: "web".into(),
             owner: Some("lb1".into()),
@@ -194,29 +157,16 @@ pub fn report() -> StatusReport {
             moving_to: None,
             serving_here: true,
             why: "owner <with> a lease".into(),
-            vips: vec![VipStatus {
-                address: "192.0.2.10/24".into(),
-                device: "eth0".into(),
-                present: true,
-            }],
+            vips: vec![VipStatus { address: "192.0.2.10/24".into(), device: "eth0".into(), present: true }],
             candidates: vec!["lb2".into()],
         }],
-        fronts: vec![FrontStatus {
-            device: "eth0".into(),
-            up: true,
-            gate: "tcx".into(),
-        }],
+        fronts: vec![FrontStatus { device: "eth0".into(), up: true, gate: "tcx".into() }],
         warnings: Vec::new(),
     }
 }
 
 pub fn record(epoch: u64) -> Record {
-    let phase = |phase, at_ns, took_ns| Phase {
-        phase,
-        at_ns,
-        took_ns,
-        detail: String::new(),
-    };
+    let phase = |phase, at_ns, took_ns| Phase { phase, at_ns, took_ns, detail: String::new() };
     Record {
         seq: 0,
         recorded_by: "lb1".into(),
@@ -227,10 +177,7 @@ pub fn record(epoch: u64) -> Record {
         to: Some("lb1".into()),
         wall_ns: 1_735_689_599_999_000_000,
         total_ns: 71_000_000,
-        phases: vec![
-            phase(PhaseName::LastBeat, 5_000_000, 0),
-            phase(PhaseName::Announced, 76_000_000, 71_000_000),
-        ],
+        phases: vec![phase(PhaseName::LastBeat, 5_000_000, 0), phase(PhaseName::Announced, 76_000_000, 71_000_000)],
     }
 }
 
@@ -245,16 +192,8 @@ pub struct Servers {
 impl Servers {
     pub fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
-        let backend = Arc::new(Fake {
-            shared: shared(),
-            status: Mutex::new(report()),
-            history: History::in_memory(),
-        });
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let backend = Arc::new(Fake { shared: shared(), status: Mutex::new(report()), history: History::in_memory() });
         let http = runtime.block_on(async {
             let control = Control::bind(&dir.path().join("run/control.sock")).unwrap();
             tokio::spawn(control.serve(backend.clone()));
@@ -263,12 +202,7 @@ impl Servers {
             tokio::spawn(http.serve(backend.clone()));
             address
         });
-        Self {
-            dir,
-            http,
-            backend,
-            _runtime: runtime,
-        }
+        Self { dir, http, backend, _runtime: runtime }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -277,9 +211,7 @@ impl Servers {
 
     pub fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(self.socket()).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream
     }
 
@@ -304,9 +236,7 @@ impl Servers {
 
     pub fn http(&self, bytes: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.http).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         drop(stream.write_all(bytes));
         drop(stream.shutdown(std::net::Shutdown::Write));
         let mut answer = Vec::new();
@@ -315,19 +245,11 @@ impl Servers {
     }
 
     pub fn get(&self, path: &str, accept: &str) -> String {
-        self.http(
-            format!(
-                "GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
-            )
-            .as_bytes(),
-        )
+        self.http(format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n").as_bytes())
     }
 
     pub fn still_answers(&self) {
-        assert!(
-            self.say(b"{\"request\":\"status\"}\n")
-                .starts_with("{\"response\":\"status\"")
-        );
+        assert!(self.say(b"{\"request\":\"status\"}\n").starts_with("{\"response\":\"status\""));
         assert!(self.get("/status", "*/*").starts_with("HTTP/1.1 200 OK"));
     }
 }

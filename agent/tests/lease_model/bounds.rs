@@ -67,41 +67,15 @@ const COARSE: Bounds = Bounds {
 };
 
 /// Restarts around a round, with drift: rules 2, 4 and 5.
-pub const RESTARTS: Bounds = Bounds {
-    name: "restarts",
-    lease: 2,
-    hold: 3,
-    drift: 3,
-    entries: 3,
-    lost: 1,
-    restarts: 2,
-    ..COARSE
-};
+pub const RESTARTS: Bounds =
+    Bounds { name: "restarts", lease: 2, hold: 3, drift: 3, entries: 3, lost: 1, restarts: 2, ..COARSE };
 
 /// Releases, with a round and a restart around them: rules 4, 5, 6 and 8.
-pub const RELEASES: Bounds = Bounds {
-    name: "releases",
-    entries: 4,
-    lost: 1,
-    restarts: 1,
-    releases: 1,
-    ..COARSE
-};
+pub const RELEASES: Bounds = Bounds { name: "releases", entries: 4, lost: 1, restarts: 1, releases: 1, ..COARSE };
 
 /// A planned move, with a round around it: rules 4 and 7.
-pub const MOVES: Bounds = Bounds {
-    name: "moves",
-    entries: 5,
-    lost: 1,
-    moves: 1,
-    ..COARSE
-};
+pub const MOVES: Bounds = Bounds { name: "moves", entries: 5, lost: 1, moves: 1, ..COARSE };
 
 /// A planned move, with a restart around it: rules 4, 5 and 7.
-pub const MOVES_AND_RESTARTS: Bounds = Bounds {
-    name: "moves and restarts",
-    entries: 4,
-    restarts: 1,
-    moves: 1,
-    ..COARSE
-};
+pub const MOVES_AND_RESTARTS: Bounds =
+    Bounds { name: "moves and restarts", entries: 4, restarts: 1, moves: 1, ..COARSE };

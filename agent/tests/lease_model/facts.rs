@@ -11,32 +11,13 @@ pub enum Fact {
     #[default]
     None,
     /// `voter` promised about `node`, after the conclusion at `last`.
-    Promise {
-        voter: u8,
-        node: u8,
-        last: u8,
-        incarnation: u8,
-    },
+    Promise { voter: u8, node: u8, last: u8, incarnation: u8 },
     /// The owner proposed its release.
-    Release {
-        node: u8,
-        epoch: u8,
-        incarnation: u8,
-    },
+    Release { node: u8, epoch: u8, incarnation: u8 },
     /// The target proposed that it is ready.
-    Ready {
-        id: u8,
-        epoch: u8,
-        to: u8,
-        incarnation: u8,
-    },
+    Ready { id: u8, epoch: u8, to: u8, incarnation: u8 },
     /// The owner proposed that it has diverted.
-    Diverted {
-        id: u8,
-        epoch: u8,
-        to: u8,
-        incarnation: u8,
-    },
+    Diverted { id: u8, epoch: u8, to: u8, incarnation: u8 },
 }
 
 /// A set of them, sorted.
@@ -64,12 +45,9 @@ impl Facts {
     /// The promises about `node`, as (voter, last, incarnation).
     pub fn promises(&self, node: Id) -> impl Iterator<Item = (Id, u8, u8)> + '_ {
         self.iter().filter_map(move |fact| match fact {
-            Fact::Promise {
-                voter,
-                node: about,
-                last,
-                incarnation,
-            } if usize::from(about) == node => Some((usize::from(voter), last, incarnation)),
+            Fact::Promise { voter, node: about, last, incarnation } if usize::from(about) == node => {
+                Some((usize::from(voter), last, incarnation))
+            }
             _ => None,
         })
     }
@@ -81,40 +59,18 @@ impl Facts {
         for fact in &mut self.0 {
             let keep = match *fact {
                 Fact::None => true,
-                Fact::Promise {
-                    voter,
-                    node,
-                    last,
-                    incarnation,
-                } => {
+                Fact::Promise { voter, node, last, incarnation } => {
                     (!on(Rule::PromiseIndex) || last >= head.concluded[usize::from(node)])
-                        && (!on(Rule::PromiseIncarnation)
-                            || incarnation >= head.incarnation[usize::from(voter)])
+                        && (!on(Rule::PromiseIncarnation) || incarnation >= head.incarnation[usize::from(voter)])
                 }
-                Fact::Release {
-                    node,
-                    epoch,
-                    incarnation,
-                } => {
+                Fact::Release { node, epoch, incarnation } => {
                     (!on(Rule::RolesByEpoch) || epoch >= head.epoch)
-                        && (!on(Rule::ReleaseIncarnation)
-                            || incarnation >= head.incarnation[usize::from(node)])
+                        && (!on(Rule::ReleaseIncarnation) || incarnation >= head.incarnation[usize::from(node)])
                 }
-                Fact::Ready {
-                    id,
-                    to,
-                    incarnation,
-                    ..
-                } => open(id) && incarnation >= head.incarnation[usize::from(to)],
-                Fact::Diverted {
-                    id,
-                    to,
-                    incarnation,
-                    ..
-                } => {
+                Fact::Ready { id, to, incarnation, .. } => open(id) && incarnation >= head.incarnation[usize::from(to)],
+                Fact::Diverted { id, to, incarnation, .. } => {
                     (!on(Rule::MoveCompareAndSet) || open(id))
-                        && (!on(Rule::DivertedIncarnation)
-                            || incarnation >= head.incarnation[1 - usize::from(to)])
+                        && (!on(Rule::DivertedIncarnation) || incarnation >= head.incarnation[1 - usize::from(to)])
                 }
             };
             if !keep {

@@ -50,43 +50,19 @@ pub enum Entry {
     /// `voter` runs in this incarnation.
     Barrier { voter: Id, incarnation: u8 },
     /// `node` lost its lease; its group goes to `heir`, or to nobody.
-    Lost {
-        node: Id,
-        last: u8,
-        promised: [Option<(Id, u8)>; MAJORITY],
-        epoch: u8,
-        heir: Option<Id>,
-    },
+    Lost { node: Id, last: u8, promised: [Option<(Id, u8)>; MAJORITY], epoch: u8, heir: Option<Id> },
     /// The round about `node` ends without a change.
     Alive { node: Id, last: u8 },
     /// The owner gives the group up.
-    Release {
-        node: Id,
-        epoch: u8,
-        incarnation: u8,
-    },
+    Release { node: Id, epoch: u8, incarnation: u8 },
     /// A group without owner gets one.
     Assign { to: Id, epoch: u8 },
     /// A move begins.
-    Prepare {
-        to: Id,
-        epoch: u8,
-        to_incarnation: u8,
-    },
+    Prepare { to: Id, epoch: u8, to_incarnation: u8 },
     /// The target is ready.
-    Ready {
-        id: u8,
-        epoch: u8,
-        to: Id,
-        incarnation: u8,
-    },
+    Ready { id: u8, epoch: u8, to: Id, incarnation: u8 },
     /// The owner has closed its gate: the change of owner.
-    Diverted {
-        id: u8,
-        epoch: u8,
-        to: Id,
-        incarnation: u8,
-    },
+    Diverted { id: u8, epoch: u8, to: Id, incarnation: u8 },
     /// The move is given up.
     Abandon { id: u8, epoch: u8 },
 }
@@ -94,11 +70,7 @@ pub enum Entry {
 impl Shared {
     /// Node 0 owns the group at epoch 1; nothing was ever concluded.
     pub fn initial() -> Self {
-        Self {
-            epoch: 1,
-            owner: 1,
-            ..Self::default()
-        }
+        Self { epoch: 1, owner: 1, ..Self::default() }
     }
 
     /// Whether the group belongs to `node`, or is about to.
@@ -122,13 +94,7 @@ impl Shared {
                 }
                 next.incarnation[voter] = incarnation;
             }
-            Entry::Lost {
-                node,
-                last,
-                promised,
-                epoch,
-                heir,
-            } => {
+            Entry::Lost { node, last, promised, epoch, heir } => {
                 if on(Rule::PromiseIndex) && last != self.concluded[node] {
                     return None;
                 }
@@ -153,11 +119,7 @@ impl Shared {
                 }
                 next.concluded[node] = index;
             }
-            Entry::Release {
-                node,
-                epoch,
-                incarnation,
-            } => {
+            Entry::Release { node, epoch, incarnation } => {
                 if !self.owned_by(node)
                     || on(Rule::RolesByEpoch) && epoch != self.epoch
                     || on(Rule::ReleaseIncarnation) && incarnation != self.incarnation[node]
@@ -174,11 +136,7 @@ impl Shared {
                 next.owner = to as u8 + 1;
                 next.epoch += 1;
             }
-            Entry::Prepare {
-                to,
-                epoch,
-                to_incarnation,
-            } => {
+            Entry::Prepare { to, epoch, to_incarnation } => {
                 let from = usize::from(self.owner).checked_sub(1)?;
                 if from == to
                     || epoch != self.epoch
@@ -195,15 +153,8 @@ impl Shared {
                     ready: false,
                 });
             }
-            Entry::Ready {
-                id,
-                epoch,
-                to,
-                incarnation,
-            } => {
-                let movement = self
-                    .movement
-                    .filter(|m| m.id == id && usize::from(m.to) == to)?;
+            Entry::Ready { id, epoch, to, incarnation } => {
+                let movement = self.movement.filter(|m| m.id == id && usize::from(m.to) == to)?;
                 if epoch != self.epoch
                     || movement.ready
                     || incarnation != movement.to_incarnation
@@ -211,25 +162,15 @@ impl Shared {
                 {
                     return None;
                 }
-                next.movement = Some(Movement {
-                    ready: true,
-                    ..movement
-                });
+                next.movement = Some(Movement { ready: true, ..movement });
             }
-            Entry::Diverted {
-                id,
-                epoch,
-                to,
-                incarnation,
-            } => {
+            Entry::Diverted { id, epoch, to, incarnation } => {
                 let from = usize::from(self.owner).checked_sub(1)?;
                 if from == to {
                     return None;
                 }
                 if on(Rule::MoveCompareAndSet)
-                    && !self
-                        .movement
-                        .is_some_and(|m| m.id == id && m.ready && epoch == self.epoch)
+                    && !self.movement.is_some_and(|m| m.id == id && m.ready && epoch == self.epoch)
                 {
                     return None;
                 }
@@ -250,21 +191,11 @@ impl Shared {
         Some(next)
     }
 
-    fn is_majority(
-        &self,
-        node: Id,
-        promised: &[Option<(Id, u8)>; MAJORITY],
-        off: Option<Rule>,
-    ) -> bool {
-        let needed = if off == Some(Rule::Promise) {
-            1
-        } else {
-            MAJORITY
-        };
+    fn is_majority(&self, node: Id, promised: &[Option<(Id, u8)>; MAJORITY], off: Option<Rule>) -> bool {
+        let needed = if off == Some(Rule::Promise) { 1 } else { MAJORITY };
         let mut mask = 0u8;
         for &(voter, incarnation) in promised.iter().flatten() {
-            let known =
-                off == Some(Rule::PromiseIncarnation) || incarnation == self.incarnation[voter];
+            let known = off == Some(Rule::PromiseIncarnation) || incarnation == self.incarnation[voter];
             if voter == node || !known {
                 return false;
             }

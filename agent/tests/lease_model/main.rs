@@ -26,11 +26,7 @@ const STATES_MIN: usize = 1_000_000;
 /// Explores a configuration to the end, with all rules, and returns how many states it has.
 fn explore(bounds: Bounds) -> usize {
     let start = Instant::now();
-    let checker = Lease { bounds, off: None }
-        .checker()
-        .threads(THREADS)
-        .spawn_bfs()
-        .join();
+    let checker = Lease { bounds, off: None }.checker().threads(THREADS).spawn_bfs().join();
     let states = checker.unique_state_count();
     println!(
         "{:<18} {states:>9} states, {:>9} steps between them, {:>2} deep, {:>5.1} s, at most {} MiB so far",
@@ -48,11 +44,7 @@ fn explore(bounds: Bounds) -> usize {
             path.clone().into_actions()
         );
     }
-    assert!(
-        checker.is_done(),
-        "{}: not explored to the end",
-        bounds.name
-    );
+    assert!(checker.is_done(), "{}: not explored to the end", bounds.name);
     checker.assert_any_discovery(TAKEN_OVER);
     checker.assert_any_discovery(OUTLIVES_THE_LOG);
     states
@@ -61,18 +53,9 @@ fn explore(bounds: Bounds) -> usize {
 /// Leaves one rule out, and expects to see two nodes serve.
 fn break_without(rule: Rule, bounds: Bounds) {
     let start = Instant::now();
-    let checker = Lease {
-        bounds,
-        off: Some(rule),
-    }
-    .checker()
-    .threads(THREADS)
-    .spawn_bfs()
-    .join();
+    let checker = Lease { bounds, off: Some(rule) }.checker().threads(THREADS).spawn_bfs().join();
     let path = checker.discovery(NEVER_TWO);
-    let actions = path
-        .expect("without this rule two nodes must be able to serve")
-        .into_actions();
+    let actions = path.expect("without this rule two nodes must be able to serve").into_actions();
     println!(
         "without {rule:?}: two nodes serve after {} steps ({}: {} states, {:.1} s)\n  {actions:?}",
         actions.len(),
@@ -95,10 +78,7 @@ fn never_two_with_all_rules() {
     let start = Instant::now();
     let all = [ROUNDS, RESTARTS, RELEASES, MOVES, MOVES_AND_RESTARTS];
     let states: usize = all.into_iter().map(explore).sum();
-    println!(
-        "in all             {states:>9} states, {:.1} s",
-        start.elapsed().as_secs_f64()
-    );
+    println!("in all             {states:>9} states, {:.1} s", start.elapsed().as_secs_f64());
     assert!(states >= STATES_MIN, "only {states} states");
 }
 

@@ -70,11 +70,7 @@ impl Lease {
     fn time(&self, state: &State, actions: &mut Vec<Action>) {
         // Once in a while each node's clock may miss a tick, or not. A voter's clock misses none: all that it does
         // is to wait, and a slow one waits longer.
-        let masks = if state.phase + 1 == self.bounds.drift {
-            1 << NODES
-        } else {
-            1
-        };
+        let masks = if state.phase + 1 == self.bounds.drift { 1 << NODES } else { 1 };
         actions.extend((0..masks).map(Action::Tick));
     }
 
@@ -88,8 +84,7 @@ impl Lease {
             }
             for voter in (0..VOTERS).filter(|v| *v != node) {
                 match self.bounds.grain {
-                    Grain::Fine => actions
-                        .extend((0..self.bounds.lease).map(|age| Action::Check(voter, node, age))),
+                    Grain::Fine => actions.extend((0..self.bounds.lease).map(|age| Action::Check(voter, node, age))),
                     Grain::Whole => actions.push(Action::Renew(voter, node)),
                 }
             }
@@ -114,9 +109,7 @@ impl Lease {
             if state.left.lost == 0 || state.head == self.bounds.entries {
                 continue;
             }
-            for node in
-                (0..NODES).filter(|node| *node != voter && state.applied(voter).involves(*node))
-            {
+            for node in (0..NODES).filter(|node| *node != voter && state.applied(voter).involves(*node)) {
                 let over = agent.since[node] >= self.hold();
                 if self.bounds.grain == Grain::Whole {
                     if over && !agent.promising[node] {
@@ -127,17 +120,9 @@ impl Lease {
                 if !self.on(Rule::ReadAfterFloor) && over && !agent.read_early[node] {
                     actions.push(Action::ReadEarly(voter, node));
                 }
-                let may_go_on = if self.on(Rule::ReadAfterFloor) {
-                    over
-                } else {
-                    agent.read_early[node]
-                };
+                let may_go_on = if self.on(Rule::ReadAfterFloor) { over } else { agent.read_early[node] };
                 if may_go_on {
-                    let step = if agent.promising[node] {
-                        Action::Promise
-                    } else {
-                        Action::Raise
-                    };
+                    let step = if agent.promising[node] { Action::Promise } else { Action::Raise };
                     actions.push(step(voter, node));
                 }
             }
@@ -158,10 +143,7 @@ impl Lease {
                 actions.push(Action::Release(node));
             }
             let may_divert = |m: &Movement| {
-                m.ready
-                    && m.from_incarnation == agent.incarnation
-                    && owner.diverted != m.id
-                    && view.owned_by(node)
+                m.ready && m.from_incarnation == agent.incarnation && owner.diverted != m.id && view.owned_by(node)
             };
             if view.movement.as_ref().is_some_and(may_divert) {
                 actions.push(Action::Divert(node));
@@ -185,64 +167,26 @@ impl Lease {
                 self.conclusions(state, node, entries);
             }
             if head.owner == 0 {
-                entries.push(Entry::Assign {
-                    to: node,
-                    epoch: head.epoch,
-                });
+                entries.push(Entry::Assign { to: node, epoch: head.epoch });
             } else if state.left.moves > 0 && !head.owned_by(node) {
                 let to_incarnation = head.incarnation[node];
-                entries.push(Entry::Prepare {
-                    to: node,
-                    epoch: head.epoch,
-                    to_incarnation,
-                });
+                entries.push(Entry::Prepare { to: node, epoch: head.epoch, to_incarnation });
             }
         }
         if let Some(movement) = head.movement {
-            entries.push(Entry::Abandon {
-                id: movement.id,
-                epoch: head.epoch,
-            });
+            entries.push(Entry::Abandon { id: movement.id, epoch: head.epoch });
         }
         for fact in state.facts.iter() {
             match fact {
                 Fact::None | Fact::Promise { .. } => {}
-                Fact::Release {
-                    node,
-                    epoch,
-                    incarnation,
-                } => {
-                    entries.push(Entry::Release {
-                        node: node.into(),
-                        epoch,
-                        incarnation,
-                    });
+                Fact::Release { node, epoch, incarnation } => {
+                    entries.push(Entry::Release { node: node.into(), epoch, incarnation });
                 }
-                Fact::Ready {
-                    id,
-                    epoch,
-                    to,
-                    incarnation,
-                } => {
-                    entries.push(Entry::Ready {
-                        id,
-                        epoch,
-                        to: to.into(),
-                        incarnation,
-                    });
+                Fact::Ready { id, epoch, to, incarnation } => {
+                    entries.push(Entry::Ready { id, epoch, to: to.into(), incarnation });
                 }
-                Fact::Diverted {
-                    id,
-                    epoch,
-                    to,
-                    incarnation,
-                } => {
-                    entries.push(Entry::Diverted {
-                        id,
-                        epoch,
-                        to: to.into(),
-                        incarnation,
-                    });
+                Fact::Diverted { id, epoch, to, incarnation } => {
+                    entries.push(Entry::Diverted { id, epoch, to: to.into(), incarnation });
                 }
             }
         }
@@ -251,11 +195,7 @@ impl Lease {
     fn conclusions(&self, state: &State, node: Id, entries: &mut Vec<Entry>) {
         let head = state.committed();
         let other = NODES - 1 - node;
-        let heirs: &[Option<Id>] = if head.owned_by(node) {
-            &[Some(other), None]
-        } else {
-            &[None]
-        };
+        let heirs: &[Option<Id>] = if head.owned_by(node) { &[Some(other), None] } else { &[None] };
         let mut add = |last: u8, promised: [Option<(Id, u8)>; MAJORITY]| {
             entries.extend(heirs.iter().map(|heir| Entry::Lost {
                 node,
@@ -271,13 +211,7 @@ impl Lease {
             }
             for (second, second_last, second_incarnation) in state.facts.promises(node) {
                 if voter < second && last == second_last {
-                    add(
-                        last,
-                        [
-                            Some((voter, incarnation)),
-                            Some((second, second_incarnation)),
-                        ],
-                    );
+                    add(last, [Some((voter, incarnation)), Some((second, second_incarnation))]);
                 }
             }
         }
@@ -312,9 +246,7 @@ impl Model for Lease {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        let never_two = Property::always(NEVER_TWO, |_: &Self, s: &State| {
-            !(s.serves(0) && s.serves(1))
-        });
+        let never_two = Property::always(NEVER_TWO, |_: &Self, s: &State| !(s.serves(0) && s.serves(1)));
         if self.off.is_some() {
             return vec![never_two];
         }

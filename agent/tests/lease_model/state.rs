@@ -120,15 +120,8 @@ impl State {
             promising: [false; NODES],
             read_early: [false; NODES],
         };
-        let node = Node {
-            lease: 0,
-            open: 0,
-            gate_index: 0,
-            released: 0,
-            diverted: 0,
-            earlier_index: 0,
-            acknowledged: None,
-        };
+        let node =
+            Node { lease: 0, open: 0, gate_index: 0, released: 0, diverted: 0, earlier_index: 0, acknowledged: None };
         let mut log = [Shared::default(); ENTRIES + 1];
         log[0] = Shared::initial();
         Self {
@@ -161,8 +154,7 @@ impl State {
 
     /// Whether `machine`'s agent has applied the barrier of the incarnation that runs (rule 5).
     pub fn past_barrier(&self, machine: Id, off: Option<Rule>) -> bool {
-        off == Some(Rule::Barrier)
-            || self.applied(machine).incarnation[machine] == self.voters[machine].incarnation
+        off == Some(Rule::Barrier) || self.applied(machine).incarnation[machine] == self.voters[machine].incarnation
     }
 
     /// Whether `node` accepts new connections now.
@@ -173,10 +165,7 @@ impl State {
     /// Whether `node`'s lease can matter: its gate is open, or some machine's view names it as owner or target.
     pub fn takes_part(&self, node: Id) -> bool {
         let passed = usize::from(self.passed());
-        self.nodes[node].open != 0
-            || self.log[passed..=usize::from(self.head)]
-                .iter()
-                .any(|s| s.involves(node))
+        self.nodes[node].open != 0 || self.log[passed..=usize::from(self.head)].iter().any(|s| s.involves(node))
     }
 
     /// The index that every machine has applied.
@@ -200,16 +189,10 @@ impl State {
         for node in 0..NODES {
             let ahead = &self.log[usize::from(self.voters[node].applied)..=usize::from(self.head)];
             let owner = &mut self.nodes[node];
-            if !ahead
-                .iter()
-                .any(|s| s.owned_by(node) && s.epoch == owner.released)
-            {
+            if !ahead.iter().any(|s| s.owned_by(node) && s.epoch == owner.released) {
                 owner.released = 0;
             }
-            if !ahead
-                .iter()
-                .any(|s| s.movement.is_some_and(|m| m.id == owner.diverted))
-            {
+            if !ahead.iter().any(|s| s.movement.is_some_and(|m| m.id == owner.diverted)) {
                 owner.diverted = 0;
             }
         }
@@ -219,8 +202,7 @@ impl State {
                 voter.since = [bounds.hold; NODES];
             }
         }
-        let idle =
-            |n: &Node| n.lease == 0 && n.acknowledged.is_none() && n.earlier_index == n.gate_index;
+        let idle = |n: &Node| n.lease == 0 && n.acknowledged.is_none() && n.earlier_index == n.gate_index;
         let over = |v: &Voter| v.since == [bounds.hold; NODES];
         if self.nodes.iter().all(idle) && self.voters.iter().all(over) && self.handling.is_none() {
             // Ticks alone lead from any phase to any other.

@@ -11,11 +11,7 @@ impl Node {
     /// The epoch for which the gate shall be open, by a state of the log; 0 for closed.
     pub fn right(&self, view: &Shared, node: Id) -> u8 {
         let diverted = self.diverted != 0 && view.movement.is_some_and(|m| m.id == self.diverted);
-        if view.owned_by(node) && self.released != view.epoch && !diverted {
-            view.epoch
-        } else {
-            0
-        }
+        if view.owned_by(node) && self.released != view.epoch && !diverted { view.epoch } else { 0 }
     }
 }
 
@@ -25,20 +21,10 @@ impl State {
         match action {
             Action::Tick(missed) => self.tick(model, missed),
             Action::Check(voter, node, age) => {
-                let index = if age == 0 {
-                    self.index_in_beat(model, node)
-                } else {
-                    self.nodes[node].earlier_index
-                };
+                let index = if age == 0 { self.index_in_beat(model, node) } else { self.nodes[node].earlier_index };
                 if self.floor_passes(model, voter, node, index) {
                     let (voter, node) = (voter as u8, node as u8);
-                    self.handling = Some(Handling {
-                        voter,
-                        node,
-                        age,
-                        index,
-                        half: false,
-                    });
+                    self.handling = Some(Handling { voter, node, age, index, half: false });
                 }
             }
             Action::Handle => self.handle(model),
@@ -47,11 +33,7 @@ impl State {
                 let Some(age) = node.acknowledged.take() else {
                     return;
                 };
-                let left = if model.on(Rule::DepartureStamp) {
-                    model.bounds.lease - age
-                } else {
-                    model.bounds.lease
-                };
+                let left = if model.on(Rule::DepartureStamp) { model.bounds.lease - age } else { model.bounds.lease };
                 node.lease = node.lease.max(left);
             }
             Action::Renew(voter, node) => {
@@ -76,15 +58,7 @@ impl State {
                 self.set_floors(model, voter);
                 let last = self.applied(voter).concluded[node];
                 let incarnation = self.voters[voter].incarnation;
-                self.say(
-                    model,
-                    Fact::Promise {
-                        voter: voter as u8,
-                        node: node as u8,
-                        last,
-                        incarnation,
-                    },
-                );
+                self.say(model, Fact::Promise { voter: voter as u8, node: node as u8, last, incarnation });
             }
             Action::Release(node) => {
                 let epoch = self.applied(node).epoch;
@@ -94,14 +68,7 @@ impl State {
                     self.nodes[node].released = epoch;
                 }
                 let incarnation = self.voters[node].incarnation;
-                self.say(
-                    model,
-                    Fact::Release {
-                        node: node as u8,
-                        epoch,
-                        incarnation,
-                    },
-                );
+                self.say(model, Fact::Release { node: node as u8, epoch, incarnation });
             }
             Action::Divert(node) => {
                 if let Some(movement) = self.applied(node).movement {
@@ -109,17 +76,8 @@ impl State {
                         self.nodes[node].open = 0;
                         self.nodes[node].diverted = movement.id;
                     }
-                    let (epoch, incarnation) =
-                        (self.applied(node).epoch, self.voters[node].incarnation);
-                    self.say(
-                        model,
-                        Fact::Diverted {
-                            id: movement.id,
-                            epoch,
-                            to: movement.to,
-                            incarnation,
-                        },
-                    );
+                    let (epoch, incarnation) = (self.applied(node).epoch, self.voters[node].incarnation);
+                    self.say(model, Fact::Diverted { id: movement.id, epoch, to: movement.to, incarnation });
                 }
             }
             Action::RestartAgent(machine) => {
@@ -143,14 +101,8 @@ impl State {
     }
 
     fn tick(&mut self, model: &Lease, missed: u8) {
-        let Bounds {
-            lease, hold, drift, ..
-        } = model.bounds;
-        self.phase = if drift == 0 {
-            0
-        } else {
-            (self.phase + 1) % drift
-        };
+        let Bounds { lease, hold, drift, .. } = model.bounds;
+        self.phase = if drift == 0 { 0 } else { (self.phase + 1) % drift };
         for since in self.voters.iter_mut().flat_map(|v| &mut v.since) {
             *since = hold.min(*since + 1);
         }
@@ -168,20 +120,12 @@ impl State {
     }
 
     fn index_in_beat(&self, model: &Lease, node: Id) -> u8 {
-        if model.on(Rule::BeatCarriesGateIndex) {
-            self.nodes[node].gate_index
-        } else {
-            self.voters[node].applied
-        }
+        if model.on(Rule::BeatCarriesGateIndex) { self.nodes[node].gate_index } else { self.voters[node].applied }
     }
 
     fn floor_passes(&self, model: &Lease, voter: Id, node: Id, index: u8) -> bool {
         let floor = self.voters[voter].floor[node];
-        if model.on(Rule::FloorChecksIndex) {
-            index >= floor
-        } else {
-            floor != INFINITE
-        }
+        if model.on(Rule::FloorChecksIndex) { index >= floor } else { floor != INFINITE }
     }
 
     /// The program: exchange R, check the floor again, answer; or the other way round without the rule.
@@ -193,22 +137,11 @@ impl State {
         let exchange = handling.half != model.on(Rule::ExchangeBeforeAnswer);
         if exchange {
             self.voters[voter].since[node] = 0;
-        } else if !model.on(Rule::SecondFloorCheck)
-            || self.floor_passes(model, voter, node, handling.index)
-        {
-            let youngest = self.nodes[node]
-                .acknowledged
-                .map_or(handling.age, |age| age.min(handling.age));
+        } else if !model.on(Rule::SecondFloorCheck) || self.floor_passes(model, voter, node, handling.index) {
+            let youngest = self.nodes[node].acknowledged.map_or(handling.age, |age| age.min(handling.age));
             self.nodes[node].acknowledged = Some(youngest);
         }
-        self.handling = if handling.half {
-            None
-        } else {
-            Some(Handling {
-                half: true,
-                ..handling
-            })
-        };
+        self.handling = if handling.half { None } else { Some(Handling { half: true, ..handling }) };
     }
 
     fn apply(&mut self, model: &Lease, machine: Id) {
@@ -236,19 +169,9 @@ impl State {
     /// A target says that it is ready as soon as it can: that it does so later is the same as that it arrives later.
     fn propose_ready(&mut self, model: &Lease, machine: Id) {
         let (view, incarnation) = (*self.applied(machine), self.voters[machine].incarnation);
-        let wanted = |m: &Movement| {
-            usize::from(m.to) == machine && !m.ready && m.to_incarnation == incarnation
-        };
+        let wanted = |m: &Movement| usize::from(m.to) == machine && !m.ready && m.to_incarnation == incarnation;
         if let Some(movement) = view.movement.filter(wanted) {
-            self.say(
-                model,
-                Fact::Ready {
-                    id: movement.id,
-                    epoch: view.epoch,
-                    to: movement.to,
-                    incarnation,
-                },
-            );
+            self.say(model, Fact::Ready { id: movement.id, epoch: view.epoch, to: movement.to, incarnation });
         }
     }
 
@@ -266,11 +189,7 @@ impl State {
         self.handling = self.handling.filter(|h| usize::from(h.voter) != machine);
         let voter = &mut self.voters[machine];
         voter.since = [model.bounds.hold; NODES];
-        let floor = if model.on(Rule::FloorAfterRestart) {
-            INFINITE
-        } else {
-            0
-        };
+        let floor = if model.on(Rule::FloorAfterRestart) { INFINITE } else { 0 };
         for node in (0..NODES).filter(|node| *node != machine) {
             voter.floor[node] = floor;
         }

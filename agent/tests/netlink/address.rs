@@ -14,22 +14,13 @@ use rustix::io::Errno;
 use crate::lab;
 
 fn vips(index: u32) -> Vec<Address> {
-    let ips: [IpAddr; 3] = [
-        "192.0.2.10".parse().unwrap(),
-        "192.0.2.11".parse().unwrap(),
-        "2001:db8::ff:10".parse().unwrap(),
-    ];
-    ips.iter()
-        .map(|ip| Address::vip(*ip, if ip.is_ipv4() { 32 } else { 128 }, "front", index))
-        .collect()
+    let ips: [IpAddr; 3] =
+        ["192.0.2.10".parse().unwrap(), "192.0.2.11".parse().unwrap(), "2001:db8::ff:10".parse().unwrap()];
+    ips.iter().map(|ip| Address::vip(*ip, if ip.is_ipv4() { 32 } else { 128 }, "front", index)).collect()
 }
 
 fn present(socket: &mut RequestSocket, index: u32) -> Vec<IpAddr> {
-    address::list(socket, index)
-        .unwrap()
-        .iter()
-        .map(|p| p.ip)
-        .collect()
+    address::list(socket, index).unwrap().iter().map(|p| p.ip).collect()
 }
 
 #[test]
@@ -39,32 +30,14 @@ fn adding_and_deleting_twice_is_success() {
         let index = lab::link().index;
         let mut set = AddressSet::new(vips(index)).unwrap();
         assert_eq!(set.add(&mut socket).unwrap(), Outcome::default());
-        assert_eq!(
-            set.add(&mut socket).unwrap(),
-            Outcome {
-                unchanged: 3,
-                failures: vec![]
-            }
-        );
+        assert_eq!(set.add(&mut socket).unwrap(), Outcome { unchanged: 3, failures: vec![] });
         let there = present(&mut socket, index);
-        assert!(
-            set.addresses().iter().all(|a| there.contains(&a.ip)),
-            "{there:?}"
-        );
+        assert!(set.addresses().iter().all(|a| there.contains(&a.ip)), "{there:?}");
 
         assert_eq!(set.delete(&mut socket).unwrap(), Outcome::default());
-        assert_eq!(
-            set.delete(&mut socket).unwrap(),
-            Outcome {
-                unchanged: 3,
-                failures: vec![]
-            }
-        );
+        assert_eq!(set.delete(&mut socket).unwrap(), Outcome { unchanged: 3, failures: vec![] });
         let there = present(&mut socket, index);
-        assert!(
-            !set.addresses().iter().any(|a| there.contains(&a.ip)),
-            "{there:?}"
-        );
+        assert!(!set.addresses().iter().any(|a| there.contains(&a.ip)), "{there:?}");
     });
 }
 
@@ -77,36 +50,20 @@ fn a_refused_address_is_named_and_the_others_are_added() {
         all[1].index = 4_000;
         all[1].device = "ghost".into();
         let outcome = AddressSet::new(all).unwrap().add(&mut socket).unwrap();
-        let [failure] = &outcome.failures[..] else {
-            panic!("{outcome:?}")
-        };
+        let [failure] = &outcome.failures[..] else { panic!("{outcome:?}") };
         assert_eq!(failure.errno(), Some(Errno::NODEV));
         let text = failure.to_string();
-        assert!(
-            text.contains("192.0.2.11/32 on ghost") && text.contains("ip link"),
-            "{text}"
-        );
+        assert!(text.contains("192.0.2.11/32 on ghost") && text.contains("ip link"), "{text}");
         let there = present(&mut socket, index);
-        assert!(
-            there.contains(&"192.0.2.10".parse().unwrap())
-                && there.contains(&"2001:db8::ff:10".parse().unwrap())
-        );
+        assert!(there.contains(&"192.0.2.10".parse().unwrap()) && there.contains(&"2001:db8::ff:10".parse().unwrap()));
     });
 }
 
 #[test]
 fn what_cannot_be_an_address_is_refused_before_the_kernel_sees_it() {
-    for (ip, prefix) in [
-        ("192.0.2.10", 33),
-        ("2001:db8::1", 129),
-        ("0.0.0.0", 32),
-        ("ff02::1", 128),
-    ] {
+    for (ip, prefix) in [("192.0.2.10", 33), ("2001:db8::1", 129), ("0.0.0.0", 32), ("ff02::1", 128)] {
         let refused = AddressSet::new(vec![Address::vip(ip.parse().unwrap(), prefix, "front", 1)]);
-        assert!(
-            matches!(refused, Err(NetlinkError::Invalid { .. })),
-            "{ip}/{prefix}"
-        );
+        assert!(matches!(refused, Err(NetlinkError::Invalid { .. })), "{ip}/{prefix}");
     }
     let mut labelled = Address::vip("192.0.2.10".parse().unwrap(), 32, "front", 1);
     labelled.label = Some("a-label-that-is-too-long".into());
@@ -125,10 +82,7 @@ fn ipv6_works_when_the_batch_is_done() {
         let mut set = AddressSet::new(vec![Address::vip(vip, 128, "front", index)]).unwrap();
         assert!(set.add(&mut socket).unwrap().failures.is_empty());
         let there = address::list(&mut socket, index).unwrap();
-        assert!(
-            there.iter().any(|p| p.ip == vip && !p.unusable),
-            "{there:?}"
-        );
+        assert!(there.iter().any(|p| p.ip == vip && !p.unusable), "{there:?}");
         assert!(lab::ip("-6 route show table local").contains("local 2001:db8::ff:10 "));
 
         assert!(set.delete(&mut socket).unwrap().failures.is_empty());
@@ -145,20 +99,11 @@ fn label_scope_and_preference_reach_the_kernel() {
         all[0].label = Some("front:vip".into());
         all[0].scope = address::Scope::Link;
         all[2].preferred = false;
-        assert_eq!(
-            AddressSet::new(all).unwrap().add(&mut socket).unwrap(),
-            Outcome::default()
-        );
+        assert_eq!(AddressSet::new(all).unwrap().add(&mut socket).unwrap(), Outcome::default());
         let v4 = lab::ip("-4 address show dev front to 192.0.2.10");
-        assert!(
-            v4.contains("front:vip") && v4.contains("scope link"),
-            "{v4}"
-        );
+        assert!(v4.contains("front:vip") && v4.contains("scope link"), "{v4}");
         let v6 = lab::ip("-6 address show dev front to 2001:db8::ff:10");
-        assert!(
-            v6.contains("deprecated") && v6.contains("nodad") && v6.contains("noprefixroute"),
-            "{v6}"
-        );
+        assert!(v6.contains("deprecated") && v6.contains("nodad") && v6.contains("noprefixroute"), "{v6}");
     });
 }
 
@@ -175,41 +120,16 @@ fn a_thousand_addresses_in_one_batch() {
             }
         };
         let all: Vec<_> = (0..1_500)
-            .map(|i| {
-                Address::vip(
-                    ip(i),
-                    if i.is_multiple_of(2) { 32 } else { 128 },
-                    "front",
-                    index,
-                )
-            })
+            .map(|i| Address::vip(ip(i), if i.is_multiple_of(2) { 32 } else { 128 }, "front", index))
             .collect();
         let mut set = AddressSet::new(all).unwrap();
         assert_eq!(set.add(&mut socket).unwrap(), Outcome::default());
         let there = address::list(&mut socket, index).unwrap();
-        assert_eq!(
-            there
-                .iter()
-                .filter(|p| set.addresses().iter().any(|a| a.ip == p.ip) && !p.unusable)
-                .count(),
-            1_500
-        );
+        assert_eq!(there.iter().filter(|p| set.addresses().iter().any(|a| a.ip == p.ip) && !p.unusable).count(), 1_500);
         // All of them refused: the queue must hold 1,500 refusals.
-        assert_eq!(
-            set.add(&mut socket).unwrap(),
-            Outcome {
-                unchanged: 1_500,
-                failures: vec![]
-            }
-        );
+        assert_eq!(set.add(&mut socket).unwrap(), Outcome { unchanged: 1_500, failures: vec![] });
         assert_eq!(set.delete(&mut socket).unwrap(), Outcome::default());
-        assert_eq!(
-            set.delete(&mut socket).unwrap(),
-            Outcome {
-                unchanged: 1_500,
-                failures: vec![]
-            }
-        );
+        assert_eq!(set.delete(&mut socket).unwrap(), Outcome { unchanged: 1_500, failures: vec![] });
     });
 }
 
@@ -219,14 +139,8 @@ fn links_are_found_by_name_index_and_mac() {
         let mut socket = RequestSocket::open().unwrap();
         let front = lab::link();
         assert!(front.ready() && front.mac.is_some() && front.complaint().is_none());
-        assert_eq!(
-            link::by_index(&mut socket, front.index).unwrap().name,
-            "front"
-        );
-        assert_eq!(
-            link::by_mac(&mut socket, front.mac.unwrap()).unwrap(),
-            [front]
-        );
+        assert_eq!(link::by_index(&mut socket, front.index).unwrap().name, "front");
+        assert_eq!(link::by_mac(&mut socket, front.mac.unwrap()).unwrap(), [front]);
         let missing = link::by_name(&mut socket, "nosuch").unwrap_err();
         assert_eq!(missing.errno(), Some(Errno::NODEV));
         assert!(missing.to_string().contains("device nosuch"), "{missing}");
@@ -239,24 +153,16 @@ fn links_are_found_by_name_index_and_mac() {
 fn routes_and_rules_come_and_go() {
     lab::run(|_| {
         let mut socket = RequestSocket::open().unwrap();
-        for (net, prefix, gateway) in [
-            ("203.0.113.0", 24, "192.0.2.2"),
-            ("2001:db8:1::", 48, "2001:db8::2"),
-        ] {
+        for (net, prefix, gateway) in [("203.0.113.0", 24, "192.0.2.2"), ("2001:db8:1::", 48, "2001:db8::2")] {
             let mut route = Route::to(net.parse().unwrap(), prefix);
             route.gateway = Some(gateway.parse().unwrap());
             route.table = 1_000;
             for _ in 0..2 {
                 route.add(&mut socket).unwrap();
             }
-            let family = if route.destination.is_ipv4() {
-                "-4"
-            } else {
-                "-6"
-            };
+            let family = if route.destination.is_ipv4() { "-4" } else { "-6" };
             assert!(
-                lab::ip(&format!("{family} route show table 1000"))
-                    .contains(&format!("{net}/{prefix} via {gateway}"))
+                lab::ip(&format!("{family} route show table 1000")).contains(&format!("{net}/{prefix} via {gateway}"))
             );
             for _ in 0..2 {
                 route.delete(&mut socket).unwrap();

@@ -33,8 +33,7 @@ pub fn run(test: impl FnOnce(&Lab) + Send + 'static) {
         let (tell, told) = mpsc::channel();
         let there = thread::spawn(move || {
             isolate();
-            tell.send(rustix::thread::gettid().as_raw_nonzero())
-                .unwrap();
+            tell.send(rustix::thread::gettid().as_raw_nonzero()).unwrap();
             queue.into_iter().for_each(|job| job());
         });
         let tid = told.recv().unwrap();
@@ -46,15 +45,9 @@ pub fn run(test: impl FnOnce(&Lab) + Send + 'static) {
                 write_sysctl(&format!("ipv6/conf/{device}/accept_dad"), "0");
                 ip(&format!("link set {device} up"));
                 ip(&format!("address add 192.0.2.{last}/24 dev {device}"));
-                ip(&format!(
-                    "address add 2001:db8::{last}/64 dev {device} nodad"
-                ));
+                ip(&format!("address add 2001:db8::{last}/64 dev {device} nodad"));
             };
-            if device == "front" {
-                configure()
-            } else {
-                lab.there(configure)
-            }
+            if device == "front" { configure() } else { lab.there(configure) }
         }
         until("the link is ready", || link().ready());
         test(&lab);
@@ -70,9 +63,7 @@ impl Lab {
     /// Run a closure in the far namespace and wait for its result.
     pub fn there<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (tell, told) = mpsc::channel();
-        self.jobs
-            .send(Box::new(move || drop(tell.send(job()))))
-            .unwrap();
+        self.jobs.send(Box::new(move || drop(tell.send(job())))).unwrap();
         told.recv().expect("the job in the far namespace panicked")
     }
 
@@ -85,12 +76,7 @@ impl Lab {
     pub fn resolve(&self, address: IpAddr, expect: Mac) {
         until("the peer resolves the address", || {
             self.there(move || {
-                let any: IpAddr = if address.is_ipv4() {
-                    "0.0.0.0".parse()
-                } else {
-                    "::".parse()
-                }
-                .unwrap();
+                let any: IpAddr = if address.is_ipv4() { "0.0.0.0".parse() } else { "::".parse() }.unwrap();
                 let socket = std::net::UdpSocket::bind((any, 0)).unwrap();
                 drop(socket.send_to(b"who are you", (address, 9)));
             });
@@ -108,13 +94,7 @@ pub fn link() -> Link {
 pub fn listen(index: u32) -> OwnedFd {
     let protocol = (libc::ETH_P_ALL as u16).to_be();
     // SAFETY: socket(2) takes no pointers.
-    let fd = unsafe {
-        libc::socket(
-            libc::AF_PACKET,
-            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-            i32::from(protocol),
-        )
-    };
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(protocol)) };
     assert!(fd >= 0, "{}", io::Error::last_os_error());
     // SAFETY: the descriptor is new and ours alone.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -125,20 +105,11 @@ pub fn listen(index: u32) -> OwnedFd {
     address.sll_ifindex = index as i32;
     // SAFETY: pointer and length describe a live sockaddr_ll.
     let bound = unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const address).cast(),
-            size_of_val(&address) as libc::socklen_t,
-        )
+        libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as libc::socklen_t)
     };
     assert_eq!(bound, 0, "{}", io::Error::last_os_error());
     rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 16 << 20).unwrap();
-    rustix::net::sockopt::set_socket_timeout(
-        &socket,
-        rustix::net::sockopt::Timeout::Recv,
-        Some(PATIENCE),
-    )
-    .unwrap();
+    rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, Some(PATIENCE)).unwrap();
     socket
 }
 
@@ -147,9 +118,7 @@ pub fn hear<T>(socket: &OwnedFd, mut wanted: impl FnMut(&[u8]) -> Option<T>) -> 
     let limit = Instant::now() + PATIENCE;
     let mut buffer = [0; 2048];
     while Instant::now() < limit {
-        let (length, _) =
-            rustix::net::recv(socket, &mut buffer[..], rustix::net::RecvFlags::empty())
-                .expect("a frame");
+        let (length, _) = rustix::net::recv(socket, &mut buffer[..], rustix::net::RecvFlags::empty()).expect("a frame");
         if let Some(found) = wanted(&buffer[..length]) {
             return found;
         }
@@ -159,22 +128,14 @@ pub fn hear<T>(socket: &OwnedFd, mut wanted: impl FnMut(&[u8]) -> Option<T>) -> 
 
 /// Run ip(8) in the calling thread's namespace; it must succeed.
 pub fn ip(arguments: &str) -> String {
-    let output = Command::new("ip")
-        .args(arguments.split_whitespace())
-        .output()
-        .expect("ip(8) is installed");
-    assert!(
-        output.status.success(),
-        "ip {arguments}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip(8) is installed");
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Write a setting below /proc/sys/net of the calling thread's namespace.
 pub fn write_sysctl(path: &str, value: &str) {
-    std::fs::write(format!("/proc/sys/net/{path}"), value)
-        .unwrap_or_else(|e| panic!("{path}: {e}"));
+    std::fs::write(format!("/proc/sys/net/{path}"), value).unwrap_or_else(|e| panic!("{path}: {e}"));
 }
 
 /// Wait until a condition holds.
@@ -189,11 +150,6 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 fn isolate() {
     // SAFETY: unshare(2) with CLONE_NEWNET moves only the calling thread.
     let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-    assert_eq!(
-        result,
-        0,
-        "unshare(CLONE_NEWNET), which needs root: {}",
-        io::Error::last_os_error()
-    );
+    assert_eq!(result, 0, "unshare(CLONE_NEWNET), which needs root: {}", io::Error::last_os_error());
     ip("link set lo up");
 }

@@ -10,17 +10,10 @@ fn what_is_wrong_is_found_and_set() {
         lab::write_sysctl("ipv4/conf/front/arp_ignore", "0");
         lab::write_sysctl("ipv4/conf/all/arp_ignore", "0");
         lab::write_sysctl("ipv4/conf/front/rp_filter", "1");
-        let found: Vec<_> = [
-            sysctl::check(&FRONT, "front").unwrap(),
-            sysctl::check(&BACKPLANE, "front").unwrap(),
-        ]
-        .concat();
+        let found: Vec<_> =
+            [sysctl::check(&FRONT, "front").unwrap(), sysctl::check(&BACKPLANE, "front").unwrap()].concat();
         let paths: Vec<_> = found.iter().map(sysctl::Finding::path).collect();
-        for path in [
-            "ipv4/conf/front/arp_ignore",
-            "ipv4/conf/front/rp_filter",
-            "ipv4/ip_nonlocal_bind",
-        ] {
+        for path in ["ipv4/conf/front/arp_ignore", "ipv4/conf/front/rp_filter", "ipv4/ip_nonlocal_bind"] {
             assert!(paths.iter().any(|p| p == path), "{paths:?}");
         }
         for finding in &found {
@@ -37,17 +30,8 @@ fn a_larger_value_for_all_devices_is_told() {
     lab::run(|_| {
         lab::write_sysctl("ipv4/conf/all/proxy_arp", "1");
         let found = sysctl::check(&FRONT, "front").unwrap();
-        let proxy = found
-            .iter()
-            .find(|f| f.path().ends_with("proxy_arp"))
-            .expect("found");
-        assert!(
-            proxy
-                .apply()
-                .unwrap_err()
-                .to_string()
-                .contains("conf.all outweighs")
-        );
+        let proxy = found.iter().find(|f| f.path().ends_with("proxy_arp")).expect("found");
+        assert!(proxy.apply().unwrap_err().to_string().contains("conf.all outweighs"));
     });
 }
 
@@ -57,12 +41,7 @@ fn a_device_that_is_not_there_is_named() {
         let missing = sysctl::check(&FRONT, "nosuch").unwrap_err().to_string();
         assert!(missing.contains("device nosuch"), "{missing}");
         assert!(sysctl::read("ipv4/conf/nosuch/arp_ignore").is_err());
-        let refused = sysctl::write("ipv4/conf/nosuch/arp_ignore", 1)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            refused.contains("net.ipv4.conf.nosuch.arp_ignore"),
-            "{refused}"
-        );
+        let refused = sysctl::write("ipv4/conf/nosuch/arp_ignore", 1).unwrap_err().to_string();
+        assert!(refused.contains("net.ipv4.conf.nosuch.arp_ignore"), "{refused}");
     });
 }

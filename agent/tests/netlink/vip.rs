@@ -21,18 +21,11 @@ const V4: &str = "192.0.2.10";
 const V6: &str = "2001:db8::ff:10";
 
 fn specs(devices: [&str; 2]) -> Vec<VipSpec> {
-    [V4, V6]
-        .iter()
-        .zip(devices)
-        .map(|(ip, device)| VipSpec::host(ip.parse().unwrap(), device))
-        .collect()
+    [V4, V6].iter().zip(devices).map(|(ip, device)| VipSpec::host(ip.parse().unwrap(), device)).collect()
 }
 
 fn context() -> Context {
-    Context {
-        group: GroupId::new("web"),
-        epoch: 7,
-    }
+    Context { group: GroupId::new("web"), epoch: 7 }
 }
 
 /// VIP work never goes on as a future: that is what the critical path relies on.
@@ -45,14 +38,9 @@ fn done<T>(work: Work<'_, T>) -> Result<T, ResourceError> {
 
 fn has(device: &str, ip: &str) -> bool {
     let mut socket = RequestSocket::open().unwrap();
-    let index = baton::netlink::link::by_name(&mut socket, device)
-        .unwrap()
-        .index;
+    let index = baton::netlink::link::by_name(&mut socket, device).unwrap().index;
     let ip: IpAddr = ip.parse().unwrap();
-    address::list(&mut socket, index)
-        .unwrap()
-        .iter()
-        .any(|p| p.ip == ip && !p.unusable)
+    address::list(&mut socket, index).unwrap().iter().any(|p| p.ip == ip && !p.unusable)
 }
 
 #[test]
@@ -84,9 +72,7 @@ fn probe_tells_a_part_from_the_whole() {
     lab::run(|_| {
         let mut vip = Vip::new("web-vip", specs(["front", "front"])).unwrap();
         lab::ip(&format!("address add {V4}/32 dev front"));
-        let Ok(Health::Failed(text)) = done(vip.probe()) else {
-            panic!("not noticed")
-        };
+        let Ok(Health::Failed(text)) = done(vip.probe()) else { panic!("not noticed") };
         assert!(text.contains("1 of 2") && text.contains(V6), "{text}");
         assert!(!has("front", V6), "a probe changes nothing");
     });
@@ -98,22 +84,12 @@ fn a_start_that_fails_names_the_address_and_a_later_one_works() {
         let mut vip = Vip::new("web-vip", specs(["front", "later"])).unwrap();
         assert_eq!(vip.missing(), ["later"]);
         let error = done(vip.start(&context())).unwrap_err();
-        assert!(matches!(
-            error,
-            ResourceError::Network {
-                operation: Operation::Start,
-                ..
-            }
-        ));
+        assert!(matches!(error, ResourceError::Network { operation: Operation::Start, .. }));
         assert!(
-            error.to_string().contains("start of web-vip")
-                && error.to_string().contains("device later"),
+            error.to_string().contains("start of web-vip") && error.to_string().contains("device later"),
             "{error}"
         );
-        assert!(
-            has("front", V4),
-            "the other device's address is there all the same"
-        );
+        assert!(has("front", V4), "the other device's address is there all the same");
         lab::ip("link add later type veth peer name other");
         lab::ip("link set later up");
         done(vip.start(&context())).unwrap();
@@ -132,20 +108,14 @@ fn a_start_that_fails_names_the_address_and_a_later_one_works() {
 #[test]
 fn what_is_lost_comes_back_by_events_and_by_the_monitor() {
     lab::run(|_| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut watch = Watch::open().unwrap();
             let mut vip = Vip::new("web-vip", specs(["front", "front"])).unwrap();
             done(vip.start(&context())).unwrap();
 
             for ip in [V4, V6] {
-                lab::ip(&format!(
-                    "address del {ip}{} dev front",
-                    if ip == V4 { "/32" } else { "/128" }
-                ));
+                lab::ip(&format!("address del {ip}{} dev front", if ip == V4 { "/32" } else { "/128" }));
                 follow(&mut watch, &mut vip, |_| has("front", ip)).await;
             }
             assert_eq!(vip.repairs(), 2);
@@ -153,10 +123,8 @@ fn what_is_lost_comes_back_by_events_and_by_the_monitor() {
             // Switched off, the device loses its IPv6 address; it comes back with the link.
             lab::ip("link set front down");
             lab::ip("link set front up");
-            follow(&mut watch, &mut vip, |e| {
-                matches!(e, Event::Link { now, .. } if now.ready()) && has("front", V6)
-            })
-            .await;
+            follow(&mut watch, &mut vip, |e| matches!(e, Event::Link { now, .. } if now.ready()) && has("front", V6))
+                .await;
 
             // Made again, as another device of the same name.
             lab::ip("link del front");
@@ -185,12 +153,8 @@ fn what_is_lost_comes_back_by_events_and_by_the_monitor() {
             lab::ip(&format!("address add {V4}/32 dev front"));
             lab::ip(&format!("address del {V4}/32 dev front"));
             lab::ip("link set front down");
-            follow(
-                &mut watch,
-                &mut vip,
-                |e| matches!(e, Event::Link { now, .. } if now.name == "front" && !now.up),
-            )
-            .await;
+            follow(&mut watch, &mut vip, |e| matches!(e, Event::Link { now, .. } if now.name == "front" && !now.up))
+                .await;
             assert!(!has("front", V4));
         });
     });
@@ -207,52 +171,33 @@ async fn follow(watch: &mut Watch, vip: &mut Vip, enough: impl Fn(&Event) -> boo
             }
         }
     };
-    tokio::time::timeout(lab::PATIENCE, work)
-        .await
-        .expect("the condition came about");
+    tokio::time::timeout(lab::PATIENCE, work).await.expect("the condition came about");
 }
 
 fn many() -> Vec<VipSpec> {
     let v6 = |i: u16| -> IpAddr { [0x2001, 0xdb8, 0, 0, 0, 0, 0xff, i].into() };
     let v4: IpAddr = V4.parse().unwrap();
     let count = u16::try_from(INLINE_IPV6_MAX).unwrap() + 40;
-    (0..count)
-        .map(v6)
-        .chain([v4])
-        .map(|ip| VipSpec::host(ip, "front"))
-        .collect()
+    (0..count).map(v6).chain([v4]).map(|ip| VipSpec::host(ip, "front")).collect()
 }
 
 fn present() -> usize {
     let index = lab::link().index;
     let there = address::list(&mut RequestSocket::open().unwrap(), index).unwrap();
-    there
-        .iter()
-        .filter(|p| !p.unusable && many().iter().any(|spec| spec.ip == p.ip))
-        .count()
+    there.iter().filter(|p| !p.unusable && many().iter().any(|spec| spec.ip == p.ip)).count()
 }
 
 #[test]
 fn many_ipv6_addresses_are_accepted_at_once_and_follow_in_turns() {
     lab::run(|_| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let all = many().len();
         let mut vip = Vip::new("web-vip", many()).unwrap();
         let context = context();
         {
-            let Work::Pending(rest) = vip.start(&context) else {
-                panic!("all done in one call")
-            };
+            let Work::Pending(rest) = vip.start(&context) else { panic!("all done in one call") };
             let routes = lab::ip("-6 route show table local");
-            assert!(
-                many()
-                    .iter()
-                    .filter(|s| s.ip.is_ipv6())
-                    .all(|s| routes.contains(&format!("local {} ", s.ip)))
-            );
+            assert!(many().iter().filter(|s| s.ip.is_ipv6()).all(|s| routes.contains(&format!("local {} ", s.ip))));
             assert!(has("front", V4));
             assert!(present() < all);
             runtime.block_on(rest).unwrap();
@@ -261,33 +206,16 @@ fn many_ipv6_addresses_are_accepted_at_once_and_follow_in_turns() {
         assert_eq!(done(vip.monitor()), Ok(Health::Running));
 
         // A stop that ran into its time limit is made good by the next one.
-        assert!(
-            matches!(vip.stop(&context), Work::Pending(_)),
-            "dropped at once"
-        );
+        assert!(matches!(vip.stop(&context), Work::Pending(_)), "dropped at once");
         assert!(present() > 0);
-        runtime
-            .block_on(
-                vip.stop(&context)
-                    .within(lab::PATIENCE, "web-vip", Operation::Stop),
-            )
-            .unwrap();
+        runtime.block_on(vip.stop(&context).within(lab::PATIENCE, "web-vip", Operation::Stop)).unwrap();
         assert_eq!(present(), 0);
         assert!(!lab::ip("-6 route show table local").contains("2001:db8::ff:"));
 
         // What the monitor misses it puts back, in turns as well.
-        runtime
-            .block_on(
-                vip.start(&context)
-                    .within(lab::PATIENCE, "web-vip", Operation::Start),
-            )
-            .unwrap();
+        runtime.block_on(vip.start(&context).within(lab::PATIENCE, "web-vip", Operation::Start)).unwrap();
         lab::ip("-6 address flush dev front scope global");
-        let health = runtime.block_on(vip.monitor().within(
-            lab::PATIENCE,
-            "web-vip",
-            Operation::Monitor,
-        ));
+        let health = runtime.block_on(vip.monitor().within(lab::PATIENCE, "web-vip", Operation::Monitor));
         assert_eq!(health, Ok(Health::Running));
         assert_eq!(present(), all);
     });
@@ -308,10 +236,7 @@ fn a_stop_removes_the_address_whatever_its_prefix() {
 #[test]
 fn a_changed_ethernet_address_is_announced() {
     lab::run(|lab| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut watch = Watch::open().unwrap();
             let mut vip = Vip::new("web-vip", specs(["front", "front"])).unwrap();
@@ -322,16 +247,9 @@ fn a_changed_ethernet_address_is_announced() {
             }
             let new = Mac([2, 0, 0, 0, 0xba, 0x11]);
             lab::ip(&format!("link set front address {new}"));
-            follow(
-                &mut watch,
-                &mut vip,
-                |e| matches!(e, Event::Link { now, .. } if now.mac == Some(new)),
-            )
-            .await;
+            follow(&mut watch, &mut vip, |e| matches!(e, Event::Link { now, .. } if now.mac == Some(new))).await;
             for ip in vips {
-                lab::until("the neighbour follows", || {
-                    lab.neighbour(ip).contains(&new.to_string())
-                });
+                lab::until("the neighbour follows", || lab.neighbour(ip).contains(&new.to_string()));
             }
         });
     });
@@ -339,29 +257,12 @@ fn a_changed_ethernet_address_is_announced() {
 
 #[test]
 fn work_that_takes_too_long_is_ended_and_named() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let endless: Work<'_, ()> = Work::pending(std::future::pending());
     let limit = std::time::Duration::from_millis(1);
-    let error = runtime
-        .block_on(endless.within(limit, "web-vip", Operation::Start))
-        .unwrap_err();
-    assert_eq!(
-        error,
-        ResourceError::TimedOut {
-            resource: "web-vip".into(),
-            operation: Operation::Start,
-            limit
-        }
-    );
-    assert!(
-        error
-            .to_string()
-            .contains("start of web-vip took longer than 1ms"),
-        "{error}"
-    );
+    let error = runtime.block_on(endless.within(limit, "web-vip", Operation::Start)).unwrap_err();
+    assert_eq!(error, ResourceError::TimedOut { resource: "web-vip".into(), operation: Operation::Start, limit });
+    assert!(error.to_string().contains("start of web-vip took longer than 1ms"), "{error}");
 }
 
 #[test]
@@ -370,10 +271,7 @@ fn a_vip_has_no_roles() {
         let mut vip = Vip::new("web-vip", specs(["front", "front"])).unwrap();
         assert!(matches!(
             done(vip.promote(&context())),
-            Err(ResourceError::NoRoles {
-                operation: Operation::Promote,
-                ..
-            })
+            Err(ResourceError::NoRoles { operation: Operation::Promote, .. })
         ));
     });
 }

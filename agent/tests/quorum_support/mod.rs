@@ -52,10 +52,7 @@ impl Replicated for Barriers {
 }
 
 pub fn barrier(voter: u8, incarnation: Incarnation) -> Entry {
-    Entry::Barrier {
-        voter: VoterId(voter),
-        incarnation,
-    }
+    Entry::Barrier { voter: VoterId(voter), incarnation }
 }
 
 /// Waits for a condition, for a generous time.
@@ -117,13 +114,7 @@ impl Launch {
             on_log_thread: None,
         };
         let (quorum, events) = Quorum::start(config, Arc::clone(&channel)).await?;
-        Ok(Voter {
-            me,
-            quorum,
-            events,
-            channel,
-            incoming,
-        })
+        Ok(Voter { me, quorum, events, channel, incoming })
     }
 }
 
@@ -146,9 +137,7 @@ impl Cluster {
 
     pub async fn start(voters: u8) -> Self {
         let mut cluster = Self::new(voters);
-        let starting: Vec<_> = (1..=voters)
-            .map(|id| cluster.launcher(id).start())
-            .collect();
+        let starting: Vec<_> = (1..=voters).map(|id| cluster.launcher(id).start()).collect();
         for (id, started) in (1..=voters).zip(futures::future::join_all(starting).await) {
             cluster.running.insert(id, started.expect("started"));
         }
@@ -177,11 +166,7 @@ impl Cluster {
         Launch {
             me: VoterId(id),
             data_dir: self.data_dir(id),
-            voters: self
-                .voters
-                .iter()
-                .map(|peer| (*peer, links(*peer)))
-                .collect(),
+            voters: self.voters.iter().map(|peer| (*peer, links(*peer))).collect(),
             links: links(VoterId(id)),
             port: self.port,
             // Small, so that the tests see snapshots.
@@ -200,14 +185,8 @@ impl Cluster {
     pub async fn restart(&mut self, id: u8) {
         let start = Instant::now();
         while let Err(error) = self.try_start(id).await {
-            let in_use = matches!(
-                &error,
-                QuorumError::Log(baton::quorum::log::LogError::InUse { .. })
-            );
-            assert!(
-                in_use && start.elapsed() < Duration::from_secs(30),
-                "{error}"
-            );
+            let in_use = matches!(&error, QuorumError::Log(baton::quorum::log::LogError::InUse { .. }));
+            assert!(in_use && start.elapsed() < Duration::from_secs(30), "{error}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -236,10 +215,7 @@ impl Cluster {
     }
 
     pub fn leader(&self) -> Option<u8> {
-        self.running
-            .iter()
-            .find(|(_, voter)| voter.quorum.is_leader())
-            .map(|(id, _)| *id)
+        self.running.iter().find(|(_, voter)| voter.quorum.is_leader()).map(|(id, _)| *id)
     }
 
     /// Calls elections at one voter until everybody knows it as the leader.
@@ -250,26 +226,16 @@ impl Cluster {
             drop(self.voter(id).quorum.elect().await);
             let patience = Instant::now();
             while patience.elapsed() < Duration::from_millis(200) {
-                if self
-                    .running
-                    .values()
-                    .all(|voter| voter.quorum.view().leader == Some(VoterId(id)))
-                {
+                if self.running.values().all(|voter| voter.quorum.view().leader == Some(VoterId(id))) {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            assert!(
-                start.elapsed() < Duration::from_secs(30),
-                "voter {id} is never elected"
-            );
+            assert!(start.elapsed() < Duration::from_secs(30), "voter {id} is never elected");
         }
     }
 
     pub async fn applied(&self, id: u8, index: Index) {
-        wait("an entry is applied", || {
-            self.voter(id).quorum.state().1 >= index
-        })
-        .await;
+        wait("an entry is applied", || self.voter(id).quorum.state().1 >= index).await;
     }
 }

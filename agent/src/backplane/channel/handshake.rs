@@ -32,17 +32,11 @@ pub(super) enum HandshakeError {
     Noise(#[from] snow::Error),
     #[error("the other side sent something that is no handshake")]
     Malformed,
-    #[error(
-        "the other side speaks protocol {theirs}, this agent {PROTOCOL}: run the same version on all machines"
-    )]
+    #[error("the other side speaks protocol {theirs}, this agent {PROTOCOL}: run the same version on all machines")]
     Protocol { theirs: u16 },
-    #[error(
-        "the other side belongs to another cluster that uses the same key: give each cluster its own key"
-    )]
+    #[error("the other side belongs to another cluster that uses the same key: give each cluster its own key")]
     Cluster,
-    #[error(
-        "voter {theirs} answered where voter {expected} was expected: compare the addresses in the configurations"
-    )]
+    #[error("voter {theirs} answered where voter {expected} was expected: compare the addresses in the configurations")]
     Voter { expected: VoterId, theirs: VoterId },
 }
 
@@ -70,10 +64,7 @@ impl Hello {
 
     fn decode(bytes: &[u8]) -> Result<Self, HandshakeError> {
         // The version comes first, so that it can be named even when the rest changes.
-        let version: [u8; 2] = bytes
-            .get(..2)
-            .and_then(|b| b.try_into().ok())
-            .ok_or(HandshakeError::Malformed)?;
+        let version: [u8; 2] = bytes.get(..2).and_then(|b| b.try_into().ok()).ok_or(HandshakeError::Malformed)?;
         let theirs = u16::from_le_bytes(version);
         if theirs != PROTOCOL {
             return Err(HandshakeError::Protocol { theirs });
@@ -109,10 +100,7 @@ impl Secret {
         let name = derive(cluster_key, b"baton rpc name 1", cluster.as_bytes());
         let mut word = [0; 8];
         word.copy_from_slice(&name[..8]);
-        Self {
-            psk,
-            cluster: u64::from_le_bytes(word),
-        }
+        Self { psk, cluster: u64::from_le_bytes(word) }
     }
 
     fn builder(&self) -> Result<Builder<'_>, HandshakeError> {
@@ -143,10 +131,7 @@ pub(super) async fn initiate(
     let theirs = read(stream, &mut noise).await?;
     check(&theirs, &hello)?;
     if theirs.from != hello.to {
-        return Err(HandshakeError::Voter {
-            expected: hello.to,
-            theirs: theirs.from,
-        });
+        return Err(HandshakeError::Voter { expected: hello.to, theirs: theirs.from });
     }
     let transport = noise.into_stateless_transport_mode()?;
     let mut alive = [0; TAG_BYTES];
@@ -178,19 +163,12 @@ fn check(theirs: &Hello, mine: &Hello) -> Result<(), HandshakeError> {
         return Err(HandshakeError::Cluster);
     }
     if theirs.to != mine.from {
-        return Err(HandshakeError::Voter {
-            expected: theirs.to,
-            theirs: mine.from,
-        });
+        return Err(HandshakeError::Voter { expected: theirs.to, theirs: mine.from });
     }
     Ok(())
 }
 
-async fn write(
-    stream: &mut TcpStream,
-    noise: &mut HandshakeState,
-    hello: &Hello,
-) -> Result<(), HandshakeError> {
+async fn write(stream: &mut TcpStream, noise: &mut HandshakeState, hello: &Hello) -> Result<(), HandshakeError> {
     let mut message = [0; HANDSHAKE_BYTES];
     let length = noise.write_message(&hello.encode(), &mut message)?;
     write_frame(stream, &message[..length]).await
@@ -227,13 +205,7 @@ mod tests {
     use super::*;
 
     fn hello() -> Hello {
-        Hello {
-            cluster: 9,
-            from: VoterId(1),
-            to: VoterId(2),
-            link: 1,
-            incarnation: 77,
-        }
+        Hello { cluster: 9, from: VoterId(1), to: VoterId(2), link: 1, incarnation: 77 }
     }
 
     #[test]
@@ -245,14 +217,8 @@ mod tests {
     fn another_version_is_named() {
         let mut bytes = hello().encode();
         bytes[0] = 200;
-        assert!(matches!(
-            Hello::decode(&bytes),
-            Err(HandshakeError::Protocol { theirs: 200 })
-        ));
-        assert!(matches!(
-            Hello::decode(&[1, 0, 3]),
-            Err(HandshakeError::Malformed)
-        ));
+        assert!(matches!(Hello::decode(&bytes), Err(HandshakeError::Protocol { theirs: 200 })));
+        assert!(matches!(Hello::decode(&[1, 0, 3]), Err(HandshakeError::Malformed)));
     }
 
     #[test]

@@ -15,9 +15,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use snow::StatelessTransportState;
 use tokio::{net::TcpStream, sync::Notify, time::timeout};
 
-use super::limits::{
-    CHUNK_BYTES_MAX, FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, QUEUE_BYTES_MAX, STUCK_TIMEOUT, TAG_BYTES,
-};
+use super::limits::{CHUNK_BYTES_MAX, FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, QUEUE_BYTES_MAX, STUCK_TIMEOUT, TAG_BYTES};
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +28,7 @@ pub(super) enum LinkEnd {
     Ciphertext,
     #[error("a message was truncated, oversized or of an unknown kind")]
     Message,
-    #[error(
-        "the other side took nothing for {STUCK_TIMEOUT:?}, or fell {QUEUE_BYTES_MAX} bytes behind"
-    )]
+    #[error("the other side took nothing for {STUCK_TIMEOUT:?}, or fell {QUEUE_BYTES_MAX} bytes behind")]
     Stuck,
     #[error("a newer connection or incarnation took its place")]
     Replaced,
@@ -61,10 +57,7 @@ impl Link {
         Self {
             stream,
             noise,
-            out: Mutex::new(Out {
-                nonce: sent,
-                ..Out::default()
-            }),
+            out: Mutex::new(Out { nonce: sent, ..Out::default() }),
             more: Notify::new(),
             closed: AtomicBool::new(false),
             closing: Notify::new(),
@@ -116,11 +109,7 @@ impl Link {
             let at = out.waiting.len();
             out.waiting.extend_from_slice(&prefix.to_be_bytes());
             out.waiting.resize(at + 2 + length, 0);
-            if self
-                .noise
-                .write_message(out.nonce, &plain, &mut out.waiting[at + 2..])
-                .is_err()
-            {
+            if self.noise.write_message(out.nonce, &plain, &mut out.waiting[at + 2..]).is_err() {
                 return false;
             }
             out.nonce += 1;
@@ -167,19 +156,11 @@ impl Link {
         loop {
             self.more.notified().await;
             loop {
-                if self
-                    .out
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .waiting
-                    .is_empty()
-                {
+                if self.out.lock().unwrap_or_else(PoisonError::into_inner).waiting.is_empty() {
                     break;
                 }
                 match timeout(STUCK_TIMEOUT, self.stream.writable()).await {
-                    Ok(Ok(())) => {
-                        self.flush(&mut self.out.lock().unwrap_or_else(PoisonError::into_inner))
-                    }
+                    Ok(Ok(())) => self.flush(&mut self.out.lock().unwrap_or_else(PoisonError::into_inner)),
                     Ok(Err(error)) => return error.into(),
                     Err(_) => return LinkEnd::Stuck,
                 }
@@ -227,12 +208,7 @@ struct Opener {
 
 impl Opener {
     fn new(nonce: u64) -> Self {
-        Self {
-            nonce,
-            input: BytesMut::new(),
-            message: BytesMut::new(),
-            plain: vec![0; FRAME_BYTES_MAX],
-        }
+        Self { nonce, input: BytesMut::new(), message: BytesMut::new(), plain: vec![0; FRAME_BYTES_MAX] }
     }
 
     /// The next whole message, or `None` when more bytes are needed.
@@ -242,9 +218,7 @@ impl Opener {
             let Some(frame) = rest.get(..length) else {
                 return Ok(None);
             };
-            let size = noise
-                .read_message(self.nonce, frame, &mut self.plain)
-                .map_err(|_| LinkEnd::Ciphertext)?;
+            let size = noise.read_message(self.nonce, frame, &mut self.plain).map_err(|_| LinkEnd::Ciphertext)?;
             self.nonce += 1;
             self.input.advance(2 + length);
             let Some((last, chunk)) = self.plain[..size].split_first() else {
@@ -279,44 +253,21 @@ mod tests {
     use super::*;
 
     fn transports() -> (StatelessTransportState, StatelessTransportState) {
-        let build = || {
-            Builder::new(
-                "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s"
-                    .parse()
-                    .expect("pattern"),
-            )
-        };
-        let mut one = build()
-            .psk(0, &[7; 32])
-            .expect("key")
-            .build_initiator()
-            .expect("built");
-        let mut two = build()
-            .psk(0, &[7; 32])
-            .expect("key")
-            .build_responder()
-            .expect("built");
+        let build = || Builder::new("Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s".parse().expect("pattern"));
+        let mut one = build().psk(0, &[7; 32]).expect("key").build_initiator().expect("built");
+        let mut two = build().psk(0, &[7; 32]).expect("key").build_responder().expect("built");
         let (mut wire, mut plain) = ([0; 100], [0; 100]);
         let length = one.write_message(&[], &mut wire).expect("written");
         two.read_message(&wire[..length], &mut plain).expect("read");
         let length = two.write_message(&[], &mut wire).expect("written");
         one.read_message(&wire[..length], &mut plain).expect("read");
-        (
-            one.into_stateless_transport_mode().expect("done"),
-            two.into_stateless_transport_mode().expect("done"),
-        )
+        (one.into_stateless_transport_mode().expect("done"), two.into_stateless_transport_mode().expect("done"))
     }
 
     fn frame(noise: &StatelessTransportState, nonce: u64, plain: &[u8]) -> Vec<u8> {
         let mut wire = vec![0; plain.len() + TAG_BYTES];
-        noise
-            .write_message(nonce, plain, &mut wire)
-            .expect("written");
-        [
-            &u16::try_from(wire.len()).expect("short").to_be_bytes()[..],
-            &wire,
-        ]
-        .concat()
+        noise.write_message(nonce, plain, &mut wire).expect("written");
+        [&u16::try_from(wire.len()).expect("short").to_be_bytes()[..], &wire].concat()
     }
 
     fn open_all(noise: &StatelessTransportState, input: &[u8]) -> Result<Vec<Bytes>, LinkEnd> {
@@ -335,12 +286,7 @@ mod tests {
     #[test]
     fn frames_become_messages_whatever_pieces_they_come_in() {
         let (one, two) = transports();
-        let input = [
-            frame(&one, 0, b"\0ab"),
-            frame(&one, 1, b"\x01cd"),
-            frame(&one, 2, b"\x01"),
-        ]
-        .concat();
+        let input = [frame(&one, 0, b"\0ab"), frame(&one, 1, b"\x01cd"), frame(&one, 2, b"\x01")].concat();
         assert_eq!(open_all(&two, &input).expect("valid"), ["abcd", ""]);
     }
 
@@ -351,19 +297,10 @@ mod tests {
         for bit in 16..good.len() * 8 {
             let mut forged = good.clone();
             forged[bit / 8] ^= 1 << (bit % 8);
-            assert!(
-                matches!(open_all(&two, &forged), Err(LinkEnd::Ciphertext)),
-                "bit {bit}"
-            );
+            assert!(matches!(open_all(&two, &forged), Err(LinkEnd::Ciphertext)), "bit {bit}");
         }
-        assert!(matches!(
-            open_all(&two, &[&good[..], &good[..]].concat()),
-            Err(LinkEnd::Ciphertext)
-        ));
-        assert!(matches!(
-            open_all(&two, &frame(&one, 0, b"")),
-            Err(LinkEnd::Message)
-        ));
+        assert!(matches!(open_all(&two, &[&good[..], &good[..]].concat()), Err(LinkEnd::Ciphertext)));
+        assert!(matches!(open_all(&two, &frame(&one, 0, b"")), Err(LinkEnd::Message)));
     }
 
     #[test]

@@ -57,12 +57,7 @@ pub(super) fn decode(message: Bytes) -> Option<Message> {
         5 => Kind::OneWay,
         _ => return None,
     };
-    Some(Message {
-        kind,
-        method,
-        id: u64::from_le_bytes(id),
-        body: message.slice(HEADER_BYTES..),
-    })
+    Some(Message { kind, method, id: u64::from_le_bytes(id), body: message.slice(HEADER_BYTES..) })
 }
 
 #[cfg(test)]
@@ -77,21 +72,13 @@ mod tests {
         let message = decode(bytes).expect("valid");
         assert_eq!(
             message,
-            Message {
-                kind: Kind::Again,
-                method: 7,
-                id: u64::MAX - 1,
-                body: Bytes::from_static(b"body")
-            }
+            Message { kind: Kind::Again, method: 7, id: u64::MAX - 1, body: Bytes::from_static(b"body") }
         );
     }
 
     #[test]
     fn an_oversized_body_is_refused() {
-        assert_eq!(
-            encode(Kind::Request, 0, 1, &vec![0; MESSAGE_BYTES_MAX]),
-            None
-        );
+        assert_eq!(encode(Kind::Request, 0, 1, &vec![0; MESSAGE_BYTES_MAX]), None);
     }
 
     proptest! {

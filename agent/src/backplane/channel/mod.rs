@@ -58,9 +58,7 @@ pub struct ChannelConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
     /// The configuration names no backplane link.
-    #[error(
-        "no backplane link is configured: name at least one address of this machine on the backplane"
-    )]
+    #[error("no backplane link is configured: name at least one address of this machine on the backplane")]
     NoLinks,
     /// A peer has another number of addresses than this machine has links.
     #[error(
@@ -110,10 +108,7 @@ pub enum RpcError {
 impl RpcError {
     /// Whether the request certainly had no effect.
     pub fn had_no_effect(&self) -> bool {
-        matches!(
-            self,
-            Self::Unknown(_) | Self::NotConnected(_) | Self::Busy(_) | Self::TooLarge(_)
-        )
+        matches!(self, Self::Unknown(_) | Self::NotConnected(_) | Self::Busy(_) | Self::TooLarge(_))
     }
 }
 
@@ -152,22 +147,11 @@ impl Channel {
         }
         let mine = config.links.len();
         let mut peers = BTreeMap::new();
-        for (peer, addresses) in config
-            .peers
-            .into_iter()
-            .filter(|(peer, _)| *peer != config.me)
-        {
+        for (peer, addresses) in config.peers.into_iter().filter(|(peer, _)| *peer != config.me) {
             if addresses.len() != mine {
-                return Err(ChannelError::Links {
-                    peer,
-                    theirs: addresses.len(),
-                    mine,
-                });
+                return Err(ChannelError::Links { peer, theirs: addresses.len(), mine });
             }
-            let addresses = addresses
-                .into_iter()
-                .map(|address| SocketAddr::new(address, config.port))
-                .collect();
+            let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, config.port)).collect();
             peers.insert(peer, Arc::new(Peer::new(peer, addresses)));
         }
         let (one_way, incoming) = mpsc::channel(limits::ONE_WAY_MAX);
@@ -175,11 +159,7 @@ impl Channel {
             me: config.me,
             secret: Secret::new(&config.key, &config.cluster),
             incarnation: config.incarnation,
-            links: config
-                .links
-                .into_iter()
-                .map(|address| SocketAddr::new(address, config.port))
-                .collect(),
+            links: config.links.into_iter().map(|address| SocketAddr::new(address, config.port)).collect(),
             peers,
             handler: OnceLock::new(),
             one_way,
@@ -199,13 +179,7 @@ impl Channel {
     }
 
     /// Calls a peer over all connected links and waits for the first reply, at most until `deadline` from now.
-    pub async fn call(
-        &self,
-        peer: VoterId,
-        method: u8,
-        body: Bytes,
-        deadline: Duration,
-    ) -> Result<Bytes, RpcError> {
+    pub async fn call(&self, peer: VoterId, method: u8, body: Bytes, deadline: Duration) -> Result<Bytes, RpcError> {
         let peer = self.peer(peer)?;
         let (id, reply) = peer.begin(method, body)?;
         // Also when the caller drops this future.
@@ -238,19 +212,12 @@ impl Channel {
 
     /// Which links to a peer are connected, in the order of the configuration; empty for an unknown peer.
     pub fn connected(&self, peer: VoterId) -> Vec<bool> {
-        self.inner
-            .peers
-            .get(&peer)
-            .map(|peer| peer.connected())
-            .unwrap_or_default()
+        self.inner.peers.get(&peer).map(|peer| peer.connected()).unwrap_or_default()
     }
 
     /// The incarnation that a peer's newest handshake named; 0 before the first.
     pub fn incarnation(&self, peer: VoterId) -> Incarnation {
-        self.inner
-            .peers
-            .get(&peer)
-            .map_or(0, |peer| peer.incarnation())
+        self.inner.peers.get(&peer).map_or(0, |peer| peer.incarnation())
     }
 
     /// The incarnation that this voter names in its handshakes.
@@ -282,13 +249,7 @@ impl Channel {
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        for task in self
-            .inner
-            .tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .drain(..)
-        {
+        for task in self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }
         for peer in self.inner.peers.values() {

@@ -82,13 +82,7 @@ impl Peer {
     }
 
     /// Takes a new connection into use; `false` when it belongs to an incarnation that has ended.
-    pub fn join(
-        &self,
-        index: usize,
-        incarnation: Incarnation,
-        link: &Arc<Link>,
-        counters: &Counters,
-    ) -> bool {
+    pub fn join(&self, index: usize, incarnation: Incarnation, link: &Arc<Link>, counters: &Counters) -> bool {
         let mut state = self.state();
         if incarnation < state.incarnation || index >= state.links.len() {
             return false;
@@ -168,12 +162,7 @@ impl Peer {
 
     /// Sends a message over all connected links; returns how many took it.
     fn broadcast(state: &State, message: &[u8]) -> usize {
-        state
-            .links
-            .iter()
-            .flatten()
-            .filter(|link| link.send(message))
-            .count()
+        state.links.iter().flatten().filter(|link| link.send(message)).count()
     }
 
     /// Begins a call: the request is on its way over all connected links.
@@ -187,21 +176,13 @@ impl Peer {
             return Err(RpcError::Busy(self.id));
         }
         let id = state.next;
-        let request = message::encode(Kind::Request, method, id, &body)
-            .ok_or(RpcError::TooLarge(body.len()))?;
+        let request = message::encode(Kind::Request, method, id, &body).ok_or(RpcError::TooLarge(body.len()))?;
         if Self::broadcast(&state, &request) == 0 {
             return Err(RpcError::NotConnected(self.id));
         }
         state.next += 1;
         let (reply, receiver) = oneshot::channel();
-        state.pending.insert(
-            id,
-            Pending {
-                method,
-                body,
-                reply,
-            },
-        );
+        state.pending.insert(id, Pending { method, body, reply });
         Ok((id, receiver))
     }
 
@@ -219,14 +200,9 @@ impl Peer {
     /// Sends a one-way message over all connected links.
     pub fn send(&self, body: &[u8]) -> Result<(), RpcError> {
         let mut state = self.state();
-        let message = message::encode(Kind::OneWay, 0, state.next, body)
-            .ok_or(RpcError::TooLarge(body.len()))?;
+        let message = message::encode(Kind::OneWay, 0, state.next, body).ok_or(RpcError::TooLarge(body.len()))?;
         state.next += 1;
-        if Self::broadcast(&state, &message) == 0 {
-            Err(RpcError::NotConnected(self.id))
-        } else {
-            Ok(())
-        }
+        if Self::broadcast(&state, &message) == 0 { Err(RpcError::NotConnected(self.id)) } else { Ok(()) }
     }
 
     /// Sends the answer to a request over all connected links, and keeps it for a while.
@@ -235,9 +211,7 @@ impl Peer {
             Ok(body) => message::encode(Kind::Reply, 0, id, body),
             Err(reason) => message::encode(Kind::Failure, 0, id, reason.as_bytes()),
         };
-        let Some(message) =
-            message.or_else(|| message::encode(Kind::Failure, 0, id, b"the reply is too large"))
-        else {
+        let Some(message) = message.or_else(|| message::encode(Kind::Failure, 0, id, b"the reply is too large")) else {
             return;
         };
         let mut state = self.state();
@@ -272,10 +246,7 @@ impl Peer {
     }
 }
 
-fn answer(
-    reply: oneshot::Sender<Result<Bytes, RpcError>>,
-    result: Result<Bytes, RpcError>,
-) -> bool {
+fn answer(reply: oneshot::Sender<Result<Bytes, RpcError>>, result: Result<Bytes, RpcError>) -> bool {
     reply.send(result).is_ok()
 }
 

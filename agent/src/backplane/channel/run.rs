@@ -32,17 +32,10 @@ pub(super) fn start(inner: &Arc<Inner>) {
     for (index, local) in inner.links.iter().enumerate() {
         tasks.push(tokio::spawn(listen(Arc::clone(inner), index, *local)).abort_handle());
         for peer in inner.peers.values().filter(|peer| inner.me < peer.id) {
-            tasks.push(
-                tokio::spawn(dial(Arc::clone(inner), Arc::clone(peer), index, *local))
-                    .abort_handle(),
-            );
+            tasks.push(tokio::spawn(dial(Arc::clone(inner), Arc::clone(peer), index, *local)).abort_handle());
         }
     }
-    inner
-        .tasks
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .extend(tasks);
+    inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
 }
 
 async fn listen(inner: Arc<Inner>, index: usize, local: SocketAddr) {
@@ -73,18 +66,8 @@ async fn listen(inner: Arc<Inner>, index: usize, local: SocketAddr) {
     }
 }
 
-fn accept(
-    inner: &Arc<Inner>,
-    index: usize,
-    stream: TcpStream,
-    from: SocketAddr,
-    connections: &mut JoinSet<()>,
-) {
-    let known = inner.peers.values().any(|peer| {
-        peer.addresses
-            .get(index)
-            .is_some_and(|at| at.ip() == from.ip())
-    });
+fn accept(inner: &Arc<Inner>, index: usize, stream: TcpStream, from: SocketAddr, connections: &mut JoinSet<()>) {
+    let known = inner.peers.values().any(|peer| peer.addresses.get(index).is_some_and(|at| at.ip() == from.ip()));
     if !known {
         count(&inner.counters.strangers);
         return;
@@ -103,22 +86,14 @@ fn accept(
             link: theirs.link,
             incarnation: inner.incarnation,
         };
-        let shaken = timeout(
-            HANDSHAKE_TIMEOUT,
-            handshake::respond(&mut stream, &inner.secret, answer),
-        )
-        .await;
+        let shaken = timeout(HANDSHAKE_TIMEOUT, handshake::respond(&mut stream, &inner.secret, answer)).await;
         drop(permit);
         let Some((noise, theirs)) = settled(&inner, shaken, from) else {
             return;
         };
         // The address must be that voter's, on that link: a voter speaks only for itself.
         let peer = inner.peers.get(&theirs.from).filter(|peer| {
-            usize::from(theirs.link) == index
-                && peer
-                    .addresses
-                    .get(index)
-                    .is_some_and(|at| at.ip() == from.ip())
+            usize::from(theirs.link) == index && peer.addresses.get(index).is_some_and(|at| at.ip() == from.ip())
         });
         let Some(peer) = peer else {
             count(&inner.counters.strangers);
@@ -134,13 +109,8 @@ async fn dial(inner: Arc<Inner>, peer: Arc<Peer>, index: usize, local: SocketAdd
     let (Some(remote), Ok(link)) = (peer.addresses.get(index).copied(), u8::try_from(index)) else {
         return;
     };
-    let hello = Hello {
-        cluster: inner.secret.cluster,
-        from: inner.me,
-        to: peer.id,
-        link,
-        incarnation: inner.incarnation,
-    };
+    let hello =
+        Hello { cluster: inner.secret.cluster, from: inner.me, to: peer.id, link, incarnation: inner.incarnation };
     loop {
         let mut wait = CONNECT_PAUSE;
         let attempt = async {
@@ -207,11 +177,7 @@ async fn connection(
     }
     count(&inner.counters.connections);
     tracing::debug!(peer = %peer.id, link = index, incarnation, "connected");
-    let end = link
-        .run(received, |message| {
-            receive(inner, peer, incarnation, &link, message)
-        })
-        .await;
+    let end = link.run(received, |message| receive(inner, peer, incarnation, &link, message)).await;
     peer.leave(index, &link);
     count(&inner.counters.disconnections);
     match &end {
@@ -224,13 +190,7 @@ async fn connection(
 }
 
 /// One message of a peer; `false` when it makes no sense.
-fn receive(
-    inner: &Arc<Inner>,
-    peer: &Arc<Peer>,
-    incarnation: Incarnation,
-    link: &Link,
-    message: Bytes,
-) -> bool {
+fn receive(inner: &Arc<Inner>, peer: &Arc<Peer>, incarnation: Incarnation, link: &Link, message: Bytes) -> bool {
     let Some(message) = message::decode(message) else {
         return false;
     };
@@ -238,15 +198,7 @@ fn receive(
         Kind::Reply => settle(inner, peer, message.id, Ok(message.body)),
         Kind::Failure => {
             let reason = String::from_utf8_lossy(&message.body).into_owned();
-            settle(
-                inner,
-                peer,
-                message.id,
-                Err(RpcError::Failed {
-                    peer: peer.id,
-                    reason,
-                }),
-            );
+            settle(inner, peer, message.id, Err(RpcError::Failed { peer: peer.id, reason }));
         }
         Kind::OneWay => match peer.arrive(incarnation, message.id, false) {
             Arrival::New => {
@@ -256,22 +208,13 @@ fn receive(
             }
             _ => count(&inner.counters.duplicates),
         },
-        Kind::Request | Kind::Again => {
-            match peer.arrive(incarnation, message.id, message.kind == Kind::Again) {
-                Arrival::New => work(
-                    inner,
-                    peer,
-                    incarnation,
-                    message.method,
-                    message.id,
-                    message.body,
-                ),
-                Arrival::Copy => count(&inner.counters.duplicates),
-                Arrival::Answered(reply) => {
-                    link.send(&reply);
-                }
+        Kind::Request | Kind::Again => match peer.arrive(incarnation, message.id, message.kind == Kind::Again) {
+            Arrival::New => work(inner, peer, incarnation, message.method, message.id, message.body),
+            Arrival::Copy => count(&inner.counters.duplicates),
+            Arrival::Answered(reply) => {
+                link.send(&reply);
             }
-        }
+        },
     }
     true
 }
@@ -283,14 +226,7 @@ fn settle(inner: &Inner, peer: &Peer, id: u64, result: Result<Bytes, RpcError>) 
 }
 
 /// Carries a request out, in a task of its own.
-fn work(
-    inner: &Arc<Inner>,
-    peer: &Arc<Peer>,
-    incarnation: Incarnation,
-    method: u8,
-    id: u64,
-    body: Bytes,
-) {
+fn work(inner: &Arc<Inner>, peer: &Arc<Peer>, incarnation: Incarnation, method: u8, id: u64, body: Bytes) {
     let Some(place) = peer.take_place(REQUESTS_MAX) else {
         count(&inner.counters.requests_dropped);
         return;

@@ -8,11 +8,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use super::limits::{CONNECT_TIMEOUT, HANDSHAKES_MAX, PRIORITY, STUCK_TIMEOUT};
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking(),
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     // The link may be down, its address not there yet: bind all the same, and serve once it comes.
     if address.is_ipv4() {
         socket.set_freebind_v4(true)?
@@ -49,10 +45,5 @@ pub(super) fn tune(socket: &SockRef<'_>) -> io::Result<()> {
     // Bytes that nobody acknowledges end the connection soon; an idle one is probed.
     socket.set_tcp_user_timeout(Some(STUCK_TIMEOUT))?;
     let second = std::time::Duration::from_secs(1);
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new()
-            .with_time(second)
-            .with_interval(second)
-            .with_retries(2),
-    )
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(second).with_interval(second).with_retries(2))
 }

@@ -17,10 +17,7 @@ pub(super) struct Window {
 
 impl Default for Window {
     fn default() -> Self {
-        Self {
-            highest: 0,
-            seen: [0; WORDS],
-        }
+        Self { highest: 0, seen: [0; WORDS] }
     }
 }
 
@@ -72,11 +69,7 @@ impl Replies {
 
     /// The reply to a request, if it is still kept.
     pub fn find(&self, id: u64) -> Option<Bytes> {
-        self.kept
-            .iter()
-            .rev()
-            .find(|(kept, _)| *kept == id)
-            .map(|(_, reply)| reply.clone())
+        self.kept.iter().rev().find(|(kept, _)| *kept == id).map(|(_, reply)| reply.clone())
     }
 }
 

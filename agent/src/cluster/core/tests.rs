@@ -25,19 +25,11 @@ fn is_gate(c: &Command, open: bool) -> bool {
 
 /// The positions of commands of host `id` since `from`.
 fn since(lab: &Lab, id: u8, from: Nanos) -> Vec<Command> {
-    lab.hosts[&v(id)]
-        .done
-        .iter()
-        .filter(|(at, _)| *at >= from)
-        .map(|(_, c)| c.clone())
-        .collect()
+    lab.hosts[&v(id)].done.iter().filter(|(at, _)| *at >= from).map(|(_, c)| c.clone()).collect()
 }
 
 fn position(commands: &[Command], wanted: impl Fn(&Command) -> bool) -> usize {
-    commands
-        .iter()
-        .position(wanted)
-        .expect("the command was given")
+    commands.iter().position(wanted).expect("the command was given")
 }
 
 #[test]
@@ -45,21 +37,10 @@ fn a_fresh_cluster_forms_and_serves() {
     let lab = serving();
     let state = lab.state();
     assert_eq!(state.voters.len(), 3);
-    assert!(
-        state
-            .voters
-            .values()
-            .all(|s| s.incarnation == 1 && s.barrier > 0)
-    );
+    assert!(state.voters.values().all(|s| s.incarnation == 1 && s.barrier > 0));
     let group = &state.groups[&g()];
-    assert_eq!(
-        (group.owner, group.epoch, group.cause),
-        (Some(v(1)), 1, Cause::Initial)
-    );
-    assert!(
-        (1..=3).all(|i| *lab.core(i).state() == state),
-        "every replica has the same state"
-    );
+    assert_eq!((group.owner, group.epoch, group.cause), (Some(v(1)), 1, Cause::Initial));
+    assert!((1..=3).all(|i| *lab.core(i).state() == state), "every replica has the same state");
     lab.assert_safe();
 }
 
@@ -82,54 +63,23 @@ fn a_silent_owner_is_replaced_within_hold_and_one_beat() {
     let (start, hold) = (lab.now, lab.core(1).settings().timing.hold_ns());
     lab.until(100, "node 2 serves", |l| l.server() == Some(v(2)));
     // One beat was up to an interval old; everything after the hold happens in the same instant of the lab.
-    assert!(
-        lab.now - start <= hold + lab::TICK,
-        "{} us",
-        (lab.now - start) / 1000
-    );
+    assert!(lab.now - start <= hold + lab::TICK, "{} us", (lab.now - start) / 1000);
     let group = lab.state().groups[&g()].clone();
-    assert_eq!(
-        (group.owner, group.epoch, group.cause),
-        (Some(v(2)), 2, Cause::Silent)
-    );
+    assert_eq!((group.owner, group.epoch, group.cause), (Some(v(2)), 2, Cause::Silent));
     // Gate, gate index, start: in this order, in one step.
     let commands = since(&lab, 2, lab.now);
     let gate = position(&commands, |c| is_gate(c, true));
-    assert!(
-        matches!(commands[gate + 1], Command::SetGateIndex(_)),
-        "{commands:?}"
-    );
-    assert!(
-        matches!(
-            commands[gate + 2],
-            Command::Start {
-                epoch: 2,
-                cause: Cause::Silent,
-                ..
-            }
-        ),
-        "{commands:?}"
-    );
+    assert!(matches!(commands[gate + 1], Command::SetGateIndex(_)), "{commands:?}");
+    assert!(matches!(commands[gate + 2], Command::Start { epoch: 2, cause: Cause::Silent, .. }), "{commands:?}");
     // Nobody moved by two entries where one does.
-    assert!(
-        !lab.log
-            .iter()
-            .any(|(_, e)| matches!(e, Some(Entry::Assign { epoch: 1.., .. })))
-    );
+    assert!(!lab.log.iter().any(|(_, e)| matches!(e, Some(Entry::Assign { epoch: 1.., .. }))));
     lab.run_ms(3_000);
     lab.isolate(1, false);
     lab.run_ms(3_000);
     assert_eq!(lab.server(), Some(v(2)), "no fail-back");
     assert!(lab.recorded(2, &Fact::Returned(v(1))));
-    assert!(
-        lab.last(2, |c| matches!(c, Command::Announce { .. }))
-            .is_some(),
-        "the winner announces again"
-    );
-    assert!(
-        lab.last(1, |c| matches!(c, Command::Stop { epoch: 1, .. }))
-            .is_some()
-    );
+    assert!(lab.last(2, |c| matches!(c, Command::Announce { .. })).is_some(), "the winner announces again");
+    assert!(lab.last(1, |c| matches!(c, Command::Stop { epoch: 1, .. })).is_some());
     lab.assert_safe();
 }
 
@@ -141,20 +91,12 @@ fn a_second_failover_is_as_fast_as_the_first() {
         lab.isolate(loser, true);
         let start = lab.now;
         lab.until(100, "the other serves", |l| l.server() == Some(v(winner)));
-        assert!(
-            lab.now - start <= hold + lab::TICK,
-            "{} us",
-            (lab.now - start) / 1000
-        );
+        assert!(lab.now - start <= hold + lab::TICK, "{} us", (lab.now - start) / 1000);
         lab.run_ms(2_000);
         lab.isolate(loser, false);
         lab.run_ms(3_000);
         assert_eq!(lab.server(), Some(v(winner)));
-        assert_ne!(
-            lab.leader(),
-            lab.server(),
-            "the leader is off the owner again"
-        );
+        assert_ne!(lab.leader(), lab.server(), "the leader is off the owner again");
     }
     lab.assert_safe();
 }
@@ -197,20 +139,12 @@ fn owner_and_leader_may_be_the_same_and_die() {
     lab.boot(v(2));
     lab.run_ms(100);
     lab.power_off(v(3));
-    lab.until(500, "a node leads", |l| {
-        l.leader().is_some_and(|x| x != v(3))
-    });
-    assert_eq!(
-        lab.leader(),
-        Some(v(2)),
-        "the node that owns nothing stands first"
-    );
+    lab.until(500, "a node leads", |l| l.leader().is_some_and(|x| x != v(3)));
+    assert_eq!(lab.leader(), Some(v(2)), "the node that owns nothing stands first");
     lab.boot(v(3));
     lab.run_ms(500);
     lab.isolate(1, true);
-    lab.until(200, "node 2 serves although it leads", |l| {
-        l.server() == Some(v(2))
-    });
+    lab.until(200, "node 2 serves although it leads", |l| l.server() == Some(v(2)));
     // Before it can hand the leadership to the arbiter, it dies too.
     lab.isolate(1, false);
     lab.run_ms(50);
@@ -245,10 +179,7 @@ fn a_wedged_owner_is_replaced_and_stops_when_it_wakes() {
     lab.host(v(1)).wedged = true;
     lab.until(1_000, "node 2 serves", |l| l.server() == Some(v(2)));
     assert_eq!(lab.state().groups[&g()].cause, Cause::Wedged);
-    assert!(
-        lab.hosts[&v(1)].gates.contains_key(&g()),
-        "its gate stays open: only the lease stops it"
-    );
+    assert!(lab.hosts[&v(1)].gates.contains_key(&g()), "its gate stays open: only the lease stops it");
     lab.run_ms(500);
     lab.host(v(1)).wedged = false;
     lab.run_ms(500);
@@ -272,9 +203,7 @@ fn the_link_between_the_nodes_alone_moves_the_leadership_not_the_group() {
     let mut lab = serving();
     lab.cut(1, 2, true);
     lab.cut(2, 1, true);
-    lab.until(2_000, "the arbiter leads: it reaches both", |l| {
-        l.leader() == Some(v(3))
-    });
+    lab.until(2_000, "the arbiter leads: it reaches both", |l| l.leader() == Some(v(3)));
     lab.run_ms(3_000);
     assert_eq!((lab.leader(), lab.server()), (Some(v(3)), Some(v(1))));
     assert_eq!(lab.state().groups[&g()].epoch, 1);

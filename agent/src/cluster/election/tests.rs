@@ -11,10 +11,7 @@ const NEVER: [u64; 0] = [];
 /// The milliseconds, counted from now, in which the core stood for election.
 fn stands(bench: &mut Bench, ms: u64) -> Vec<u64> {
     let stood = |commands: Vec<Command>| commands.contains(&Command::Elect);
-    (0..ms)
-        .filter(|_| stood(bench.pass_ms(1)))
-        .map(|at| at + 1)
-        .collect()
+    (0..ms).filter(|_| stood(bench.pass_ms(1))).map(|at| at + 1).collect()
 }
 
 /// B falls silent, for the other voter as well.
@@ -50,10 +47,7 @@ fn attempts_grow_apart_and_never_stop() {
     let at = stands(&mut bench, 10_000);
     let gaps: Vec<u64> = at.windows(2).map(|w| w[1] - w[0]).collect();
     assert!(gaps.windows(2).all(|w| w[1] >= w[0]), "{gaps:?}");
-    assert!(
-        gaps[0] < 100 && gaps.last().is_some_and(|g| *g <= 1_100),
-        "{gaps:?}"
-    );
+    assert!(gaps[0] < 100 && gaps.last().is_some_and(|g| *g <= 1_100), "{gaps:?}");
 }
 
 #[test]
@@ -92,18 +86,11 @@ fn a_leader_that_says_it_is_none_is_replaced_after_a_moment() {
     bench.peer(B).leader = None;
     bench.settle();
     let at = stands(&mut bench, 30);
-    assert!(
-        at.first().is_some_and(|at| (12..=14).contains(at)),
-        "{at:?}"
-    );
+    assert!(at.first().is_some_and(|at| (12..=14).contains(at)), "{at:?}");
     // Unless another leads by now.
     let mut bench = Bench::new(ARBITER);
     bench.peer(B).leader = Some(A);
-    *bench.peer(A) = crate::cluster::view::PeerView {
-        leader: Some(A),
-        term: 2,
-        ..*bench.peer(A)
-    };
+    *bench.peer(A) = crate::cluster::view::PeerView { leader: Some(A), term: 2, ..*bench.peer(A) };
     assert_eq!(stands(&mut bench, 500), NEVER);
 }
 
@@ -111,11 +98,7 @@ fn a_leader_that_says_it_is_none_is_replaced_after_a_moment() {
 fn a_leader_that_is_heard_is_waited_for() {
     let mut bench = Bench::new(ARBITER);
     bench.view.raft.leader = None;
-    assert_eq!(
-        stands(&mut bench, 200),
-        NEVER,
-        "its own beats say that it leads"
-    );
+    assert_eq!(stands(&mut bench, 200), NEVER, "its own beats say that it leads");
 }
 
 #[test]

@@ -7,9 +7,7 @@ use crate::cluster::{
 };
 
 fn reasons(bench: &Bench, node: usize) -> Vec<Unfit> {
-    bench.core.explain(&web()).unwrap().candidates[node - 1]
-        .against
-        .clone()
+    bench.core.explain(&web()).unwrap().candidates[node - 1].against.clone()
 }
 
 /// What the leader B holds against A after a change of its report or its beats.
@@ -23,39 +21,15 @@ fn against_a(change: impl FnOnce(&mut Bench)) -> Vec<Unfit> {
 
 #[test]
 fn each_reason_is_named() {
+    assert_eq!(against_a(|b| b.report(A, |r| r.ready = false)), [Unfit::NotReady]);
+    assert_eq!(against_a(|b| b.report(A, |r| r.front_up = false)), [Unfit::FrontDown]);
+    assert_eq!(against_a(|b| b.report(A, |r| r.same_configuration = false)), [Unfit::OtherConfiguration]);
+    assert_eq!(against_a(|b| b.report(A, |r| r.unfit = vec![web()])), [Unfit::Refuses]);
+    assert_eq!(against_a(|b| b.peer(A).holds_lease = false), [Unfit::NoLease]);
+    assert_eq!(against_a(|b| b.peer(A).incarnation = 2), [Unfit::Restarting]);
+    assert_eq!(against_a(|b| b.apply_all(&[Entry::Standby { node: A, on: true }])), [Unfit::Standby]);
     assert_eq!(
-        against_a(|b| b.report(A, |r| r.ready = false)),
-        [Unfit::NotReady]
-    );
-    assert_eq!(
-        against_a(|b| b.report(A, |r| r.front_up = false)),
-        [Unfit::FrontDown]
-    );
-    assert_eq!(
-        against_a(|b| b.report(A, |r| r.same_configuration = false)),
-        [Unfit::OtherConfiguration]
-    );
-    assert_eq!(
-        against_a(|b| b.report(A, |r| r.unfit = vec![web()])),
-        [Unfit::Refuses]
-    );
-    assert_eq!(
-        against_a(|b| b.peer(A).holds_lease = false),
-        [Unfit::NoLease]
-    );
-    assert_eq!(
-        against_a(|b| b.peer(A).incarnation = 2),
-        [Unfit::Restarting]
-    );
-    assert_eq!(
-        against_a(|b| b.apply_all(&[Entry::Standby { node: A, on: true }])),
-        [Unfit::Standby]
-    );
-    assert_eq!(
-        against_a(|b| b.apply_all(&[Entry::Barrier {
-            voter: A,
-            incarnation: 2
-        }])),
+        against_a(|b| b.apply_all(&[Entry::Barrier { voter: A, incarnation: 2 }])),
         [Unfit::Restarting, Unfit::NoReport]
     );
     let silent = |b: &mut Bench| {
@@ -75,16 +49,9 @@ fn each_reason_is_named() {
 }
 
 /// Asks a bench of B what it would choose.
-fn chosen(
-    group: &GroupSettings,
-    except: Option<VoterId>,
-    load: &[(VoterId, usize)],
-) -> Option<VoterId> {
+fn chosen(group: &GroupSettings, except: Option<VoterId>, load: &[(VoterId, usize)]) -> Option<VoterId> {
     let settings = Bench::new(B).core.settings().clone();
-    let mut bench = Bench::of(crate::cluster::settings::Settings {
-        groups: vec![group.clone()],
-        ..settings
-    });
+    let mut bench = Bench::of(crate::cluster::settings::Settings { groups: vec![group.clone()], ..settings });
     bench.apply_all(&crate::cluster::bench::formation());
     bench.settle();
     bench.stopped(0);
@@ -92,9 +59,7 @@ fn chosen(
         bench.report(from, |_| {});
     }
     bench.pass_ms(10);
-    bench
-        .core
-        .choose(&web(), except, &load.iter().copied().collect())
+    bench.core.choose(&web(), except, &load.iter().copied().collect())
 }
 
 #[test]
@@ -103,24 +68,11 @@ fn the_score_decides_then_the_load_then_the_number() {
     assert_eq!(chosen(&plain, None, &[]), Some(A));
     assert_eq!(chosen(&plain, None, &[(A, 1)]), Some(B));
     assert_eq!(chosen(&plain, Some(A), &[]), Some(B));
-    let prefers = GroupSettings {
-        prefers: vec![(B, 1), (B, 1), (A, 1)],
-        ..plain.clone()
-    };
-    assert_eq!(
-        chosen(&prefers, None, &[(B, 9)]),
-        Some(B),
-        "scores of one node add up"
-    );
-    let avoids = GroupSettings {
-        prefers: vec![(A, -1)],
-        ..plain.clone()
-    };
+    let prefers = GroupSettings { prefers: vec![(B, 1), (B, 1), (A, 1)], ..plain.clone() };
+    assert_eq!(chosen(&prefers, None, &[(B, 9)]), Some(B), "scores of one node add up");
+    let avoids = GroupSettings { prefers: vec![(A, -1)], ..plain.clone() };
     assert_eq!(chosen(&avoids, None, &[]), Some(B));
-    let only_a = GroupSettings {
-        nodes: vec![A],
-        ..plain
-    };
+    let only_a = GroupSettings { nodes: vec![A], ..plain };
     assert_eq!(chosen(&only_a, None, &[]), Some(A));
     assert_eq!(chosen(&only_a, Some(A), &[]), None);
 }
@@ -129,17 +81,8 @@ fn the_score_decides_then_the_load_then_the_number() {
 fn an_explanation_says_where_and_why() {
     let bench = Bench::new(B);
     let text = bench.core.explain(&web()).unwrap().to_string();
-    assert!(
-        text.starts_with("group web is on node 1 (epoch 1"),
-        "{text}"
-    );
-    assert!(
-        text.contains("voter 1, score 0: fit, and the owner"),
-        "{text}"
-    );
-    assert!(
-        text.contains("voter 3, score 0: it is an arbiter"),
-        "{text}"
-    );
+    assert!(text.starts_with("group web is on node 1 (epoch 1"), "{text}");
+    assert!(text.contains("voter 1, score 0: fit, and the owner"), "{text}");
+    assert!(text.contains("voter 3, score 0: it is an arbiter"), "{text}");
     assert_eq!(bench.core.explain(&GroupId::new("no")), None);
 }

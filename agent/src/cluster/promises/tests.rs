@@ -12,29 +12,15 @@ const ALIVE: Verdict = Verdict::Alive;
 
 fn ask(bench: &mut Bench, last: Index) {
     let now = bench.now;
-    bench
-        .core
-        .on_message(now, B, Message::AskPromise { node: A, last });
+    bench.core.on_message(now, B, Message::AskPromise { node: A, last });
 }
 
 fn promise(last: Index) -> (VoterId, Message) {
-    (
-        B,
-        Message::Promise {
-            node: A,
-            last,
-            incarnation: 1,
-        },
-    )
+    (B, Message::Promise { node: A, last, incarnation: 1 })
 }
 
 fn conclude_alive(bench: &mut Bench, last: Index) -> Index {
-    bench.apply(&Entry::Conclude {
-        node: A,
-        last,
-        promised: vec![],
-        verdict: ALIVE,
-    })
+    bench.apply(&Entry::Conclude { node: A, last, promised: vec![], verdict: ALIVE })
 }
 
 fn hold(bench: &Bench) -> u64 {
@@ -67,10 +53,7 @@ fn the_floor_goes_up_first_and_the_hold_counts_from_the_r_read_after_it() {
     let mut bench = Bench::new(ARBITER);
     ask(&mut bench, 0);
     let commands = bench.step();
-    assert!(commands.contains(&Command::SetFloor {
-        peer: A,
-        floor: Index::MAX
-    }));
+    assert!(commands.contains(&Command::SetFloor { peer: A, floor: Index::MAX }));
     assert_eq!(messages(&commands), []);
     // The last acknowledgement went out while the floor was going up.
     bench.now += MILLISECOND;
@@ -92,10 +75,7 @@ fn nothing_is_promised_while_the_view_does_not_show_the_floor() {
     bench.now += 1_000 * MILLISECOND;
     for _ in 0..3 {
         let commands = bench.step();
-        assert!(commands.contains(&Command::SetFloor {
-            peer: A,
-            floor: Index::MAX
-        }));
+        assert!(commands.contains(&Command::SetFloor { peer: A, floor: Index::MAX }));
         assert_eq!(messages(&commands), []);
     }
 }
@@ -141,16 +121,8 @@ fn a_promise_stands_until_the_conclusion_which_is_the_new_floor() {
     bench.pass_ms(1_000);
     assert_eq!(bench.peer(A).floor, Index::MAX);
     let promised = vec![(B, 1), (ARBITER, 1)];
-    let verdict = Verdict::Lost {
-        moves: vec![(web(), 1, Some(B))],
-        cause: Cause::Silent,
-    };
-    let index = bench.apply(&Entry::Conclude {
-        node: A,
-        last: 0,
-        promised,
-        verdict,
-    });
+    let verdict = Verdict::Lost { moves: vec![(web(), 1, Some(B))], cause: Cause::Silent };
+    let index = bench.apply(&Entry::Conclude { node: A, last: 0, promised, verdict });
     bench.settle();
     assert_eq!(bench.peer(A).floor, index);
 }
@@ -195,11 +167,7 @@ fn nobody_promises_before_the_own_barrier_or_about_itself() {
 fn each_rule_that_is_left_out_shows() {
     let mut bench = mutated("skip_hold");
     ask(&mut bench, 0);
-    assert_eq!(
-        messages(&bench.settle()),
-        [promise(0)],
-        "although it was acknowledged a moment ago"
-    );
+    assert_eq!(messages(&bench.settle()), [promise(0)], "although it was acknowledged a moment ago");
 
     let mut bench = mutated("skip_floor_raise");
     ask(&mut bench, 0);
@@ -215,16 +183,8 @@ fn each_rule_that_is_left_out_shows() {
     ask(&mut bench, 0);
     bench.step();
     let now = bench.now;
-    *bench.peer(A) = crate::cluster::view::PeerView {
-        floor: Index::MAX,
-        last_acknowledged: now,
-        ..*bench.peer(A)
-    };
-    assert_eq!(
-        messages(&bench.step()),
-        [promise(0)],
-        "although it acknowledged while the floor went up"
-    );
+    *bench.peer(A) = crate::cluster::view::PeerView { floor: Index::MAX, last_acknowledged: now, ..*bench.peer(A) };
+    assert_eq!(messages(&bench.step()), [promise(0)], "although it acknowledged while the floor went up");
 
     let mut bench = mutated("skip_conclusion_floor");
     conclude_alive(&mut bench, 0);
@@ -232,10 +192,7 @@ fn each_rule_that_is_left_out_shows() {
     assert_eq!(bench.peer(A).floor, 0);
 
     let all = formation();
-    let mut bench = Bench::unstarted(
-        ARBITER,
-        Mutations::for_simulation("floor_zero_after_restart").unwrap(),
-    );
+    let mut bench = Bench::unstarted(ARBITER, Mutations::for_simulation("floor_zero_after_restart").unwrap());
     bench.apply_all(&all[..3]);
     bench.settle();
     assert_eq!(bench.peer(A).floor, 0);
@@ -247,10 +204,7 @@ fn each_rule_that_is_left_out_shows() {
     ask(&mut bench, 0);
     assert_eq!(messages(&bench.settle()), [promise(0)]);
 
-    let mut bench = Bench::unstarted(
-        ARBITER,
-        Mutations::for_simulation("skip_hold_after_barrier").unwrap(),
-    );
+    let mut bench = Bench::unstarted(ARBITER, Mutations::for_simulation("skip_hold_after_barrier").unwrap());
     bench.beating.clear();
     bench.apply_all(&all);
     ask(&mut bench, 0);

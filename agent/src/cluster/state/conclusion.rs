@@ -50,17 +50,10 @@ impl State {
     }
 
     /// The promises: a majority of all voters, distinct, without the node itself, each from the incarnation on record.
-    fn check_promises(
-        &self,
-        node: VoterId,
-        promised: &[(VoterId, Incarnation)],
-        m: &Mutations,
-    ) -> Result<(), Refusal> {
+    fn check_promises(&self, node: VoterId, promised: &[(VoterId, Incarnation)], m: &Mutations) -> Result<(), Refusal> {
         let mut seen = BTreeSet::new();
         for &(voter, incarnation) in promised {
-            let on_record = self
-                .incarnation(voter)
-                .ok_or(Refusal::UnknownVoter(voter))?;
+            let on_record = self.incarnation(voter).ok_or(Refusal::UnknownVoter(voter))?;
             if voter == node || !seen.insert(voter) {
                 return Err(Refusal::PromiseNotCounted(voter));
             }
@@ -69,11 +62,7 @@ impl State {
             }
         }
         if seen.len() < self.majority() {
-            return Err(Refusal::NoMajority {
-                node,
-                promised: seen.len(),
-                needed: self.majority(),
-            });
+            return Err(Refusal::NoMajority { node, promised: seen.len(), needed: self.majority() });
         }
         Ok(())
     }
@@ -84,14 +73,8 @@ impl State {
         node: VoterId,
         moves: &'a [(GroupId, Epoch, Option<VoterId>)],
     ) -> Result<BTreeMap<&'a GroupId, Option<VoterId>>, Refusal> {
-        let named: BTreeMap<&GroupId, Option<VoterId>> =
-            moves.iter().map(|(g, _, to)| (g, *to)).collect();
-        if named.len() != moves.len()
-            || !self
-                .concerned(node)
-                .map(|(id, _)| id)
-                .eq(named.keys().copied())
-        {
+        let named: BTreeMap<&GroupId, Option<VoterId>> = moves.iter().map(|(g, _, to)| (g, *to)).collect();
+        if named.len() != moves.len() || !self.concerned(node).map(|(id, _)| id).eq(named.keys().copied()) {
             return Err(Refusal::OtherGroups(node));
         }
         for (id, epoch, to) in moves {

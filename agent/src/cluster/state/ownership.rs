@@ -27,13 +27,7 @@ impl State {
         g.movement = None;
         g.cause = reason;
         g.since = index;
-        Ok(vec![Effect::Owner {
-            group: id.clone(),
-            epoch,
-            from: Some(node),
-            to: None,
-            cause: reason,
-        }])
+        Ok(vec![Effect::Owner { group: id.clone(), epoch, from: Some(node), to: None, cause: reason }])
     }
 
     pub(super) fn assign(
@@ -66,22 +60,12 @@ impl State {
         self.may_own(to)?;
         self.check_incarnation(to, to_incarnation)?;
         let g = self.group(id, epoch)?;
-        let from = g
-            .owner
-            .filter(|from| *from != to)
-            .ok_or_else(|| Refusal::OtherOwner(id.clone()))?;
+        let from = g.owner.filter(|from| *from != to).ok_or_else(|| Refusal::OtherOwner(id.clone()))?;
         if g.movement.is_some() {
             return Err(Refusal::OtherMovement(id.clone()));
         }
         let from_incarnation = self.incarnation(from).ok_or(Refusal::UnknownVoter(from))?;
-        let movement = Movement {
-            id: index,
-            from,
-            to,
-            from_incarnation,
-            to_incarnation,
-            ready: false,
-        };
+        let movement = Movement { id: index, from, to, from_incarnation, to_incarnation, ready: false };
         self.group_mut(id, epoch)?.movement = Some(movement);
         Ok(vec![Effect::Moving(id.clone())])
     }
@@ -124,11 +108,7 @@ impl State {
         }
         // The cause follows from the state, so that every replica names the same one.
         let standby = self.voters.get(&m.from).is_some_and(|v| v.standby);
-        let cause = if standby {
-            Cause::Standby
-        } else {
-            Cause::Order
-        };
+        let cause = if standby { Cause::Standby } else { Cause::Order };
         let g = self.group_mut(id, epoch)?;
         g.movement = None;
         Ok(vec![g.hand_over(id, index, Some(m.to), cause)])
@@ -136,30 +116,14 @@ impl State {
 
     /// The mutation `skip_move_check`: whoever is not the owner gets the group, whatever became of the movement.
     fn diverted_unchecked(&mut self, index: Index, id: &GroupId) -> Result<Vec<Effect>, Refusal> {
-        let nodes: Vec<VoterId> = self
-            .voters
-            .iter()
-            .filter(|(_, v)| v.role == Role::Node)
-            .map(|(v, _)| *v)
-            .collect();
-        let g = self
-            .groups
-            .get_mut(id)
-            .ok_or_else(|| Refusal::UnknownGroup(id.clone()))?;
-        let to = g
-            .movement
-            .map(|m| m.to)
-            .or_else(|| nodes.into_iter().find(|n| g.owner != Some(*n)));
+        let nodes: Vec<VoterId> = self.voters.iter().filter(|(_, v)| v.role == Role::Node).map(|(v, _)| *v).collect();
+        let g = self.groups.get_mut(id).ok_or_else(|| Refusal::UnknownGroup(id.clone()))?;
+        let to = g.movement.map(|m| m.to).or_else(|| nodes.into_iter().find(|n| g.owner != Some(*n)));
         g.movement = None;
         Ok(vec![g.hand_over(id, index, to, Cause::Order)])
     }
 
-    pub(super) fn abandon(
-        &mut self,
-        id: &GroupId,
-        epoch: Epoch,
-        movement: Index,
-    ) -> Result<Vec<Effect>, Refusal> {
+    pub(super) fn abandon(&mut self, id: &GroupId, epoch: Epoch, movement: Index) -> Result<Vec<Effect>, Refusal> {
         self.movement(id, epoch, movement)?;
         self.group_mut(id, epoch)?.movement = None;
         Ok(vec![Effect::Moving(id.clone())])
@@ -168,24 +132,12 @@ impl State {
 
 impl GroupState {
     /// Another owner, or none: a new epoch.
-    pub(super) fn hand_over(
-        &mut self,
-        id: &GroupId,
-        index: Index,
-        to: Option<VoterId>,
-        cause: Cause,
-    ) -> Effect {
+    pub(super) fn hand_over(&mut self, id: &GroupId, index: Index, to: Option<VoterId>, cause: Cause) -> Effect {
         let from = self.owner;
         self.epoch += 1;
         self.owner = to;
         self.cause = cause;
         self.since = index;
-        Effect::Owner {
-            group: id.clone(),
-            epoch: self.epoch,
-            from,
-            to,
-            cause,
-        }
+        Effect::Owner { group: id.clone(), epoch: self.epoch, from, to, cause }
     }
 }

@@ -9,59 +9,31 @@ use crate::cluster::{
 };
 
 fn gate(epoch: Epoch, open: bool) -> Command {
-    Command::SetGate {
-        group: web(),
-        epoch,
-        open,
-    }
+    Command::SetGate { group: web(), epoch, open }
 }
 
 fn start(epoch: Epoch, cause: Cause) -> Command {
-    Command::Start {
-        group: web(),
-        epoch,
-        cause,
-    }
+    Command::Start { group: web(), epoch, cause }
 }
 
 fn stop(epoch: Epoch) -> Command {
-    Command::Stop {
-        group: web(),
-        epoch,
-    }
+    Command::Stop { group: web(), epoch }
 }
 
 fn acts(commands: Vec<Command>) -> Vec<Command> {
     let act = |c: &Command| {
-        matches!(
-            c,
-            Command::SetGate { .. }
-                | Command::SetGateIndex(_)
-                | Command::Start { .. }
-                | Command::Stop { .. }
-        )
+        matches!(c, Command::SetGate { .. } | Command::SetGateIndex(_) | Command::Start { .. } | Command::Stop { .. })
     };
     commands.into_iter().filter(act).collect()
 }
 
 fn lost(node: VoterId, last: Index, by: &[VoterId], epoch: Epoch, to: VoterId) -> Entry {
-    let verdict = Verdict::Lost {
-        moves: vec![(web(), epoch, Some(to))],
-        cause: Cause::Silent,
-    };
-    Entry::Conclude {
-        node,
-        last,
-        promised: by.iter().map(|v| (*v, 1)).collect(),
-        verdict,
-    }
+    let verdict = Verdict::Lost { moves: vec![(web(), epoch, Some(to))], cause: Cause::Silent };
+    Entry::Conclude { node, last, promised: by.iter().map(|v| (*v, 1)).collect(), verdict }
 }
 
 fn releases(commands: &[Command]) -> usize {
-    proposals(commands)
-        .iter()
-        .filter(|e| matches!(e, Entry::Release { .. }))
-        .count()
+    proposals(commands).iter().filter(|e| matches!(e, Entry::Release { .. })).count()
 }
 
 #[test]
@@ -72,39 +44,23 @@ fn nothing_opens_before_the_own_barrier() {
     bench.apply_all(&all);
     assert_eq!(acts(bench.settle()), [], "not even the gate index");
     let index = bench.apply(&barrier);
-    assert_eq!(
-        acts(bench.settle()),
-        [Command::SetGateIndex(index), stop(0)]
-    );
+    assert_eq!(acts(bench.settle()), [Command::SetGateIndex(index), stop(0)]);
     bench.stopped(0);
-    assert_eq!(
-        acts(bench.settle()),
-        [gate(1, true), start(1, Cause::Initial)]
-    );
+    assert_eq!(acts(bench.settle()), [gate(1, true), start(1, Cause::Initial)]);
 
     let mut bench = Bench::unstarted(A, Mutations::for_simulation("skip_owner_barrier").unwrap());
     bench.apply_all(&all);
     let mut done = acts(bench.settle());
     bench.stopped(0);
     done.extend(acts(bench.settle()));
-    assert!(
-        done.contains(&gate(1, true)),
-        "without the rule it does: {done:?}"
-    );
+    assert!(done.contains(&gate(1, true)), "without the rule it does: {done:?}");
 }
 
 #[test]
 fn the_new_owner_opens_in_the_step_after_the_entry() {
     let mut bench = Bench::new(B);
     let index = bench.apply(&lost(A, 0, &[B, ARBITER], 1, B));
-    assert_eq!(
-        acts(bench.step()),
-        [
-            gate(2, true),
-            Command::SetGateIndex(index),
-            start(2, Cause::Silent)
-        ]
-    );
+    assert_eq!(acts(bench.step()), [gate(2, true), Command::SetGateIndex(index), start(2, Cause::Silent)]);
 }
 
 #[test]
@@ -113,18 +69,12 @@ fn lost_and_regained_is_stopped_before_it_starts() {
     bench.core.on_started(bench.now, &web(), 1);
     bench.apply(&lost(A, 0, &[B, ARBITER], 1, B));
     let index = bench.apply(&lost(B, 0, &[A, ARBITER], 2, A));
-    assert_eq!(
-        acts(bench.settle()),
-        [gate(1, false), Command::SetGateIndex(index), stop(1)]
-    );
+    assert_eq!(acts(bench.settle()), [gate(1, false), Command::SetGateIndex(index), stop(1)]);
     bench.stopped(7);
     bench.core.on_started(bench.now, &web(), 1);
     assert_eq!(acts(bench.settle()), [], "reports about something else");
     bench.stopped(1);
-    assert_eq!(
-        acts(bench.settle()),
-        [gate(3, true), start(3, Cause::Silent)]
-    );
+    assert_eq!(acts(bench.settle()), [gate(3, true), start(3, Cause::Silent)]);
 }
 
 #[test]
@@ -138,18 +88,9 @@ fn a_given_up_epoch_stays_closed_while_the_release_is_in_flight() {
     bench.stopped(1);
     let later = bench.pass_ms(500);
     assert_eq!(acts(later.clone()), []);
-    assert!(
-        (2..=10).contains(&releases(&later)),
-        "again, but paced: {}",
-        releases(&later)
-    );
+    assert!((2..=10).contains(&releases(&later)), "again, but paced: {}", releases(&later));
     bench.apply(&proposals(&commands)[0]);
-    bench.apply(&Entry::Assign {
-        group: web(),
-        epoch: 1,
-        to: A,
-        cause: Cause::FrontDown,
-    });
+    bench.apply(&Entry::Assign { group: web(), epoch: 1, to: A, cause: Cause::FrontDown });
     assert!(acts(bench.settle()).contains(&gate(2, true)));
 
     let mut bench = Bench::with(A, Mutations::for_simulation("reopen_released").unwrap());
@@ -157,19 +98,12 @@ fn a_given_up_epoch_stays_closed_while_the_release_is_in_flight() {
     bench.settle();
     bench.view.front_up = true;
     bench.stopped(1);
-    assert!(
-        acts(bench.settle()).contains(&gate(1, true)),
-        "without the rule it opens"
-    );
+    assert!(acts(bench.settle()).contains(&gate(1, true)), "without the rule it opens");
 
     let mut bench = Bench::with(A, Mutations::for_simulation("skip_release_close").unwrap());
     bench.view.front_up = false;
     let commands = bench.settle();
-    assert_eq!(
-        (acts(commands.clone()), releases(&commands)),
-        (vec![stop(1)], 1),
-        "without the rule it stays open"
-    );
+    assert_eq!((acts(commands.clone()), releases(&commands)), (vec![stop(1)], 1), "without the rule it stays open");
 }
 
 #[test]
@@ -180,24 +114,11 @@ fn a_failure_is_released_and_refused_for_a_while() {
     bench.core.on_start_failed(bench.now, &web(), 1);
     let commands = bench.settle();
     let (node, incarnation, reason) = (A, 1, Cause::Resource);
-    assert_eq!(
-        proposals(&commands),
-        [Entry::Release {
-            group: web(),
-            epoch: 1,
-            node,
-            incarnation,
-            reason
-        }]
-    );
+    assert_eq!(proposals(&commands), [Entry::Release { group: web(), epoch: 1, node, incarnation, reason }]);
     bench.apply(&proposals(&commands)[0]);
     bench.stopped(1);
     bench.settle();
-    let refuses = |b: &Bench| {
-        b.core.explain(&web()).unwrap().candidates[0]
-            .against
-            .clone()
-    };
+    let refuses = |b: &Bench| b.core.explain(&web()).unwrap().candidates[0].against.clone();
     let why = crate::cluster::placement::Unfit::Refuses;
     assert_eq!(refuses(&bench), [why]);
     bench.pass_ms(FAILURE_EXPIRES / MILLISECOND);
@@ -207,59 +128,28 @@ fn a_failure_is_released_and_refused_for_a_while() {
 #[test]
 fn the_gate_closes_before_diverted_and_only_for_a_target_that_is_heard() {
     let mut bench = Bench::new(A);
-    let movement = bench.apply(&Entry::Prepare {
-        group: web(),
-        epoch: 1,
-        to: B,
-        to_incarnation: 1,
-    });
+    let movement = bench.apply(&Entry::Prepare { group: web(), epoch: 1, to: B, to_incarnation: 1 });
     assert!(!acts(bench.settle()).contains(&gate(1, false)));
     bench.beating.remove(&B);
     bench.pass_ms(30);
-    let ready = Entry::Ready {
-        group: web(),
-        epoch: 1,
-        movement,
-        to_incarnation: 1,
-    };
+    let ready = Entry::Ready { group: web(), epoch: 1, movement, to_incarnation: 1 };
     bench.apply(&ready);
     assert!(!acts(bench.settle()).contains(&gate(1, false)));
     bench.beating.insert(B);
     bench.pass_ms(1);
     let commands = bench.settle();
     assert_eq!(acts(commands.clone()), [gate(1, false)]);
-    let diverted = Entry::Diverted {
-        group: web(),
-        epoch: 1,
-        movement,
-        from_incarnation: 1,
-    };
+    let diverted = Entry::Diverted { group: web(), epoch: 1, movement, from_incarnation: 1 };
     assert_eq!(proposals(&commands), std::slice::from_ref(&diverted));
     // It stays closed although the target falls silent: the entry may be on its way.
     bench.beating.remove(&B);
     assert!(!acts(bench.pass_ms(100)).contains(&gate(1, true)));
     let mut moved = Bench::new(B);
-    for entry in [
-        Entry::Prepare {
-            group: web(),
-            epoch: 1,
-            to: B,
-            to_incarnation: 1,
-        },
-        ready,
-        diverted,
-    ] {
+    for entry in [Entry::Prepare { group: web(), epoch: 1, to: B, to_incarnation: 1 }, ready, diverted] {
         moved.apply(&entry);
     }
-    assert!(
-        acts(moved.settle()).contains(&gate(2, true)),
-        "a snapshot's reader sees the result alone"
-    );
-    bench.apply(&Entry::Abandon {
-        group: web(),
-        epoch: 1,
-        movement,
-    });
+    assert!(acts(moved.settle()).contains(&gate(2, true)), "a snapshot's reader sees the result alone");
+    bench.apply(&Entry::Abandon { group: web(), epoch: 1, movement });
     assert!(acts(bench.settle()).contains(&gate(1, true)));
 }
 
@@ -268,43 +158,23 @@ fn an_earlier_incarnations_move_does_not_close_the_gate() {
     let mut bench = Bench::unstarted(A, Mutations::default());
     let all = formation();
     bench.apply_all(&[all[0].clone(), all[2].clone(), all[3].clone()]);
-    bench.apply(&Entry::Barrier {
-        voter: VoterId(2),
-        incarnation: 2,
-    });
+    bench.apply(&Entry::Barrier { voter: VoterId(2), incarnation: 2 });
     bench.apply(&all[4]);
-    let movement = bench.apply(&Entry::Prepare {
-        group: web(),
-        epoch: 1,
-        to: B,
-        to_incarnation: 2,
-    });
-    bench.apply(&Entry::Ready {
-        group: web(),
-        epoch: 1,
-        movement,
-        to_incarnation: 2,
-    });
+    let movement = bench.apply(&Entry::Prepare { group: web(), epoch: 1, to: B, to_incarnation: 2 });
+    bench.apply(&Entry::Ready { group: web(), epoch: 1, movement, to_incarnation: 2 });
     bench.pass_ms(10);
     bench.apply(&all[1]);
     bench.settle();
     bench.stopped(0);
     let commands = bench.settle();
     assert!(acts(commands.clone()).contains(&gate(1, true)));
-    assert!(
-        !proposals(&commands)
-            .iter()
-            .any(|e| matches!(e, Entry::Diverted { .. }))
-    );
+    assert!(!proposals(&commands).iter().any(|e| matches!(e, Entry::Diverted { .. })));
 }
 
 #[test]
 fn a_node_that_may_not_run_a_group_gives_it_up() {
     let settings = Bench::new(A).core.settings().clone();
-    let mut bench = Bench::of(crate::cluster::settings::Settings {
-        groups: vec![],
-        ..settings
-    });
+    let mut bench = Bench::of(crate::cluster::settings::Settings { groups: vec![], ..settings });
     bench.apply_all(&formation());
     let commands = bench.settle();
     assert_eq!(releases(&commands), 1);

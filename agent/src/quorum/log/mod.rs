@@ -117,10 +117,7 @@ impl Log {
     /// Opens or makes the log in a folder, and starts its thread.
     pub fn open(config: LogConfig) -> Result<Self, LogError> {
         let folder = config.folder;
-        let io = |source| LogError::Io {
-            path: folder.clone(),
-            source,
-        };
+        let io = |source| LogError::Io { path: folder.clone(), source };
         fs::create_dir_all(&folder).map_err(io)?;
         let lock = lock(&folder)?;
         let mut recovered = recover::recover(&folder)?;
@@ -167,21 +164,15 @@ impl Log {
         }
         let (jobs, todo) = mpsc::channel();
         let on_thread = config.on_thread;
-        let thread = std::thread::Builder::new()
-            .name("baton-log".into())
-            .spawn(move || {
-                if let Some(hook) = on_thread {
-                    hook();
-                }
-                writer.run(&todo);
-            });
+        let thread = std::thread::Builder::new().name("baton-log".into()).spawn(move || {
+            if let Some(hook) = on_thread {
+                hook();
+            }
+            writer.run(&todo);
+        });
         thread.map_err(io)?;
         let memory = Memory {
-            entries: recovered
-                .entries
-                .into_iter()
-                .map(|(index, entry)| (index, (entry, 0)))
-                .collect(),
+            entries: recovered.entries.into_iter().map(|(index, entry)| (index, (entry, 0))).collect(),
             vote: recovered.vote,
             committed: recovered.committed,
             purged: recovered.purged,
@@ -189,21 +180,12 @@ impl Log {
             candidacy: 0,
             jobs,
         };
-        let shared = Shared {
-            me,
-            memory: Mutex::new(memory),
-            progress: watcher,
-        };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        let shared = Shared { me, memory: Mutex::new(memory), progress: watcher };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.shared
-            .memory
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this voter has never voted or taken an entry.
@@ -215,40 +197,25 @@ impl Log {
     /// The last entry, or the last that was purged.
     pub fn last(&self) -> Option<LogId> {
         let memory = self.memory();
-        memory
-            .entries
-            .last_key_value()
-            .map(|(_, (entry, _))| entry.log_id)
-            .or(memory.purged)
+        memory.entries.last_key_value().map(|(_, (entry, _))| entry.log_id).or(memory.purged)
     }
 
     /// Looks at every entry behind `index`.
     pub fn entries_behind(&self, index: u64, mut look: impl FnMut(&LogEntry)) {
-        for (entry, _) in self
-            .memory()
-            .entries
-            .range(index + 1..)
-            .map(|(_, entry)| entry)
-        {
+        for (entry, _) in self.memory().entries.range(index + 1..).map(|(_, entry)| entry) {
             look(entry);
         }
     }
 
     /// Waits until the entry at `index` is on disk (at once when a snapshot covers it).
     pub async fn durable(&self, index: u64) -> io::Result<()> {
-        let ticket = self
-            .memory()
-            .entries
-            .get(&index)
-            .map_or(0, |(_, ticket)| *ticket);
+        let ticket = self.memory().entries.get(&index).map_or(0, |(_, ticket)| *ticket);
         self.reached(ticket).await
     }
 
     async fn reached(&self, ticket: u64) -> io::Result<()> {
         let mut progress = self.shared.progress.clone();
-        let progress = progress
-            .wait_for(|now| now.durable >= ticket || now.failed.is_some())
-            .await;
+        let progress = progress.wait_for(|now| now.durable >= ticket || now.failed.is_some()).await;
         match progress.map(|now| now.failed.clone()) {
             Ok(None) => Ok(()),
             Ok(Some(error)) => Err(io::Error::other(error)),
@@ -260,9 +227,7 @@ impl Log {
     async fn write(&self, records: Vec<Record>) -> io::Result<()> {
         let (waiter, written) = tokio::sync::oneshot::channel();
         self.memory().submit(records, true, Done::Waiter(waiter))?;
-        written
-            .await
-            .map_err(|_| io::Error::other("the log's thread has ended"))?
+        written.await.map_err(|_| io::Error::other("the log's thread has ended"))?
     }
 
     /// Puts the first entry into an empty log, as openraft's `initialize` does, but without standing for election.
@@ -270,16 +235,10 @@ impl Log {
         let (waiter, written) = tokio::sync::oneshot::channel();
         {
             let mut memory = self.memory();
-            let ticket = memory.submit(
-                vec![Record::Entry(entry.clone())],
-                true,
-                Done::Waiter(waiter),
-            )?;
+            let ticket = memory.submit(vec![Record::Entry(entry.clone())], true, Done::Waiter(waiter))?;
             memory.entries.insert(entry.log_id.index, (entry, ticket));
         }
-        written
-            .await
-            .map_err(|_| io::Error::other("the log's thread has ended"))?
+        written.await.map_err(|_| io::Error::other("the log's thread has ended"))?
     }
 }
 
@@ -287,15 +246,8 @@ impl Memory {
     /// Hands a job to the thread; returns its ticket.
     fn submit(&mut self, records: Vec<Record>, sync: bool, done: Done) -> io::Result<u64> {
         self.ticket += 1;
-        let job = Job {
-            records,
-            ticket: self.ticket,
-            sync,
-            done,
-        };
-        self.jobs
-            .send(job)
-            .map_err(|_| io::Error::other("the log's thread has ended"))?;
+        let job = Job { records, ticket: self.ticket, sync, done };
+        self.jobs.send(job).map_err(|_| io::Error::other("the log's thread has ended"))?;
         Ok(self.ticket)
     }
 }
@@ -303,8 +255,6 @@ impl Memory {
 fn lock(folder: &Path) -> Result<File, LogError> {
     let path = folder.join("lock");
     let file = File::create(&path).map_err(|source| LogError::Io { path, source })?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| LogError::InUse {
-        path: folder.to_owned(),
-    })?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| LogError::InUse { path: folder.to_owned() })?;
     Ok(file)
 }

@@ -37,12 +37,7 @@ pub(super) enum Record {
 }
 
 /// Appends a record's frame to `out`.
-pub(super) fn encode(
-    record: &Record,
-    segment: u64,
-    durable: u64,
-    out: &mut Vec<u8>,
-) -> std::io::Result<()> {
+pub(super) fn encode(record: &Record, segment: u64, durable: u64, out: &mut Vec<u8>) -> std::io::Result<()> {
     let at = out.len();
     out.extend_from_slice(&[0; HEADER_BYTES]);
     serde_json::to_writer(&mut *out, record)?;
@@ -83,11 +78,7 @@ pub(super) fn decode(bytes: &[u8], segment: u64) -> Option<Found> {
         return None;
     }
     let record = serde_json::from_slice(&frame[HEADER_BYTES..]).ok()?;
-    Some(Found {
-        record,
-        durable: u64_at(24)?,
-        size: end.next_multiple_of(ALIGNMENT),
-    })
+    Some(Found { record, durable: u64_at(24)?, size: end.next_multiple_of(ALIGNMENT) })
 }
 
 #[cfg(test)]
@@ -101,16 +92,10 @@ mod tests {
         let mut frame = Vec::new();
         encode(&Record::Vote(Vote::new(7, 2)), 3, 4096, &mut frame).expect("encodes");
         let found = decode(&frame, 3).expect("sound");
-        assert_eq!(
-            (found.record, found.durable, found.size),
-            (Record::Vote(Vote::new(7, 2)), 4096, frame.len())
-        );
+        assert_eq!((found.record, found.durable, found.size), (Record::Vote(Vote::new(7, 2)), 4096, frame.len()));
         assert!(decode(&frame, 4).is_none());
-        let padding = frame.len()
-            - (HEADER_BYTES
-                + serde_json::to_vec(&Record::Vote(Vote::new(7, 2)))
-                    .expect("json")
-                    .len());
+        let padding =
+            frame.len() - (HEADER_BYTES + serde_json::to_vec(&Record::Vote(Vote::new(7, 2))).expect("json").len());
         for bit in 0..(frame.len() - padding) * 8 {
             frame[bit / 8] ^= 1 << (bit % 8);
             assert!(decode(&frame, 3).is_none(), "bit {bit}");

@@ -33,12 +33,7 @@ pub(super) struct Recovered {
 impl Recovered {
     fn take(&mut self, record: Record) -> Result<(), &'static str> {
         match record {
-            Record::Head {
-                vote,
-                committed,
-                purged,
-                ..
-            } => {
+            Record::Head { vote, committed, purged, .. } => {
                 self.vote = vote;
                 self.committed = committed;
                 self.purged = purged;
@@ -48,11 +43,7 @@ impl Recovered {
             Record::Committed(id) => self.committed = Some(id),
             Record::Entry(entry) => {
                 let index = entry.log_id.index;
-                if self
-                    .entries
-                    .last_key_value()
-                    .is_some_and(|(last, _)| index != last + 1)
-                {
+                if self.entries.last_key_value().is_some_and(|(last, _)| index != last + 1) {
                     return Err("an entry does not follow the one before it");
                 }
                 self.largest = self.largest.max(index);
@@ -78,31 +69,17 @@ impl Recovered {
 
 /// Reads every segment of the folder. Nothing is changed on disk.
 pub(super) fn recover(folder: &Path) -> Result<Recovered, LogError> {
-    let io = |source: io::Error| LogError::Io {
-        path: folder.to_owned(),
-        source,
-    };
+    let io = |source: io::Error| LogError::Io { path: folder.to_owned(), source };
     let all = segment::list(folder).map_err(io)?;
     // Removal goes from the front, but the order in which names vanish is the file system's: take the run at the end.
-    let first = all
-        .iter()
-        .rev()
-        .zip(all.iter().rev().skip(1))
-        .find(|(later, earlier)| **later != **earlier + 1);
+    let first = all.iter().rev().zip(all.iter().rev().skip(1)).find(|(later, earlier)| **later != **earlier + 1);
     let first = first.map_or(all.first().copied(), |(later, _)| Some(*later));
     let mut recovered = Recovered::default();
     let mut ended = false;
     for number in all.into_iter().filter(|number| Some(*number) >= first) {
         let path = segment::path(folder, number);
-        let damage = |offset, what| LogError::Damaged {
-            path: path.clone(),
-            offset,
-            what,
-        };
-        let bytes = fs::read(&path).map_err(|source| LogError::Io {
-            path: path.clone(),
-            source,
-        })?;
+        let damage = |offset, what| LogError::Damaged { path: path.clone(), offset, what };
+        let bytes = fs::read(&path).map_err(|source| LogError::Io { path: path.clone(), source })?;
         let (records, end) = scan(&bytes, number).map_err(|(offset, what)| damage(offset, what))?;
         if records.is_empty() && Some(number) != first {
             // Made ahead of time, not yet used.
@@ -111,26 +88,17 @@ pub(super) fn recover(folder: &Path) -> Result<Recovered, LogError> {
             continue;
         }
         if ended {
-            return Err(damage(
-                0,
-                "it has records, but the segment before it has none",
-            ));
+            return Err(damage(0, "it has records, but the segment before it has none"));
         }
         match records.first() {
             Some(Record::Head { previous_end, .. }) => {
                 if Some(number) != first && *previous_end != recovered.end {
                     let path = segment::path(folder, number - 1);
                     let what = "records that were acknowledged are missing at its end";
-                    return Err(LogError::Damaged {
-                        path,
-                        offset: recovered.end,
-                        what,
-                    });
+                    return Err(LogError::Damaged { path, offset: recovered.end, what });
                 }
                 if Some(number) != first {
-                    recovered
-                        .sealed
-                        .push((recovered.segment, recovered.largest));
+                    recovered.sealed.push((recovered.segment, recovered.largest));
                 }
                 recovered.previous_end = *previous_end;
             }
@@ -145,17 +113,9 @@ pub(super) fn recover(folder: &Path) -> Result<Recovered, LogError> {
         recovered.torn |= end.1;
     }
     let next = recovered.purged.map_or(0, |purged| purged.index + 1);
-    if recovered
-        .entries
-        .first_key_value()
-        .is_some_and(|(index, _)| *index != next)
-    {
+    if recovered.entries.first_key_value().is_some_and(|(index, _)| *index != next) {
         let path = segment::path(folder, recovered.segment);
-        return Err(LogError::Damaged {
-            path,
-            offset: 0,
-            what: "the entries before its first one are missing",
-        });
+        return Err(LogError::Damaged { path, offset: 0, what: "the entries before its first one are missing" });
     }
     Ok(recovered)
 }
@@ -177,10 +137,7 @@ fn scan(bytes: &[u8], number: u64) -> Result<Scanned, (u64, &'static str)> {
     // A record behind the gap that knew the gap as durable proves that the gap once held acknowledged records.
     for step in (ALIGNMENT..rest.len()).step_by(ALIGNMENT) {
         if decode(&rest[step..], number).is_some_and(|found| found.durable > offset as u64) {
-            return Err((
-                offset as u64,
-                "a record that was acknowledged is unreadable",
-            ));
+            return Err((offset as u64, "a record that was acknowledged is unreadable"));
         }
     }
     Ok((records, (offset as u64, true)))

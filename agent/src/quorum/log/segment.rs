@@ -53,10 +53,7 @@ pub(super) fn create(folder: &Path, segment: u64, bytes: u64) -> io::Result<()> 
 
 /// Opens a segment for writing.
 pub(super) fn open(folder: &Path, segment: u64) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path(folder, segment))
+    OpenOptions::new().read(true).write(true).open(path(folder, segment))
 }
 
 /// Makes the names in a folder durable.

@@ -23,25 +23,12 @@ impl RaftLogReader<TypeConfig> for Log {
         range: RB,
     ) -> Result<Vec<LogEntry>, StorageError> {
         let memory = self.memory();
-        Ok(memory
-            .entries
-            .range(range)
-            .map(|(_, (entry, _))| entry.clone())
-            .collect())
+        Ok(memory.entries.range(range).map(|(_, (entry, _))| entry.clone()).collect())
     }
 
-    async fn limited_get_log_entries(
-        &mut self,
-        start: u64,
-        end: u64,
-    ) -> Result<Vec<LogEntry>, StorageError> {
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, StorageError> {
         let memory = self.memory();
-        Ok(memory
-            .entries
-            .range(start..end)
-            .take(READ_MAX)
-            .map(|(_, (entry, _))| entry.clone())
-            .collect())
+        Ok(memory.entries.range(start..end).take(READ_MAX).map(|(_, (entry, _))| entry.clone()).collect())
     }
 }
 
@@ -50,10 +37,7 @@ impl RaftLogStorage<TypeConfig> for Log {
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
         let last_log_id = self.last();
-        Ok(LogState {
-            last_purged_log_id: self.memory().purged,
-            last_log_id,
-        })
+        Ok(LogState { last_purged_log_id: self.memory().purged, last_log_id })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -68,9 +52,7 @@ impl RaftLogStorage<TypeConfig> for Log {
             // it is waited for now, because from here on this voter may act as the leader.
             let candidacy = self.memory().candidacy;
             self.reached(candidacy).await.map_err(failed)?;
-            self.memory()
-                .submit(record, false, Done::Nobody)
-                .map_err(failed)?;
+            self.memory().submit(record, false, Done::Nobody).map_err(failed)?;
             return Ok(());
         }
         if vote.leader_id().voted_for() == Some(self.shared.me) && !vote.committed {
@@ -92,9 +74,7 @@ impl RaftLogStorage<TypeConfig> for Log {
         let mut memory = self.memory();
         memory.committed = committed;
         // Not awaited: a restart that knows less only waits for its barrier, which comes behind every older entry.
-        memory
-            .submit(vec![Record::Committed(id)], false, Done::Nobody)
-            .map_err(failed)?;
+        memory.submit(vec![Record::Committed(id)], false, Done::Nobody).map_err(failed)?;
         Ok(())
     }
 
@@ -102,11 +82,7 @@ impl RaftLogStorage<TypeConfig> for Log {
         Ok(self.memory().committed)
     }
 
-    async fn append<I>(
-        &mut self,
-        entries: I,
-        callback: LogFlushed<TypeConfig>,
-    ) -> Result<(), StorageError>
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> Result<(), StorageError>
     where
         I: IntoIterator<Item = LogEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
@@ -119,9 +95,7 @@ impl RaftLogStorage<TypeConfig> for Log {
             let leads = memory.vote.is_some_and(|vote| {
                 vote.committed
                     && vote.leader_id().voted_for() == Some(self.shared.me)
-                    && entries
-                        .iter()
-                        .all(|entry| entry.log_id.leader_id == *vote.leader_id())
+                    && entries.iter().all(|entry| entry.log_id.leader_id == *vote.leader_id())
             });
             let records = entries.iter().cloned().map(Record::Entry).collect();
             let done = if leads {
@@ -131,17 +105,11 @@ impl RaftLogStorage<TypeConfig> for Log {
                 Done::Raft(callback)
             };
             let ticket = memory.submit(records, true, done).map_err(failed)?;
-            memory.entries.extend(
-                entries
-                    .into_iter()
-                    .map(|entry| (entry.log_id.index, (entry, ticket))),
-            );
+            memory.entries.extend(entries.into_iter().map(|entry| (entry.log_id.index, (entry, ticket))));
             ticket
         };
         if let Some(callback) = early {
-            self.reached(ticket.saturating_sub(BEHIND_MAX))
-                .await
-                .map_err(failed)?;
+            self.reached(ticket.saturating_sub(BEHIND_MAX)).await.map_err(failed)?;
             callback.log_io_completed(Ok(()));
         }
         Ok(())
@@ -149,9 +117,7 @@ impl RaftLogStorage<TypeConfig> for Log {
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
         self.memory().entries.split_off(&log_id.index);
-        self.write(vec![Record::Truncate(log_id.index)])
-            .await
-            .map_err(failed)
+        self.write(vec![Record::Truncate(log_id.index)]).await.map_err(failed)
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
@@ -160,8 +126,6 @@ impl RaftLogStorage<TypeConfig> for Log {
             memory.purged = Some(log_id);
             memory.entries = memory.entries.split_off(&(log_id.index + 1));
         }
-        self.write(vec![Record::Purge(log_id)])
-            .await
-            .map_err(failed)
+        self.write(vec![Record::Purge(log_id)]).await.map_err(failed)
     }
 }

@@ -24,30 +24,17 @@ fn id(term: u64, node: u64, index: u64) -> LogId {
 }
 
 fn entry(term: u64, node: u64, index: u64) -> LogEntry {
-    let barrier = Entry::Barrier {
-        voter: VoterId(2),
-        incarnation: index * 7,
-    };
-    LogEntry {
-        log_id: id(term, node, index),
-        payload: EntryPayload::Normal(barrier),
-    }
+    let barrier = Entry::Barrier { voter: VoterId(2), incarnation: index * 7 };
+    LogEntry { log_id: id(term, node, index), payload: EntryPayload::Normal(barrier) }
 }
 
 /// Opens the log, once the thread of the former one has let go of it.
 fn open(folder: &Path) -> Result<Log, LogError> {
     let start = Instant::now();
     loop {
-        let config = LogConfig {
-            folder: folder.to_owned(),
-            me: ME,
-            segment_bytes: SMALL,
-            on_thread: None,
-        };
+        let config = LogConfig { folder: folder.to_owned(), me: ME, segment_bytes: SMALL, on_thread: None };
         match Log::open(config) {
-            Err(LogError::InUse { .. }) if start.elapsed() < Duration::from_secs(30) => {
-                std::thread::yield_now()
-            }
+            Err(LogError::InUse { .. }) if start.elapsed() < Duration::from_secs(30) => std::thread::yield_now(),
             other => return other,
         }
     }
@@ -63,11 +50,7 @@ async fn append(log: &mut Log, entries: impl IntoIterator<Item = LogEntry, IntoI
 
 /// Changes one byte of a segment.
 fn flip(folder: &Path, segment: u64, offset: u64) {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(segment::path(folder, segment))
-        .expect("opened");
+    let mut file = OpenOptions::new().read(true).write(true).open(segment::path(folder, segment)).expect("opened");
     let mut byte = [0];
     file.seek(SeekFrom::Start(offset)).expect("there");
     file.read_exact(&mut byte).expect("read");
@@ -99,19 +82,11 @@ async fn what_was_acknowledged_is_back_after_a_restart() {
     drop(log);
     let mut log = open(folder.path()).expect("opens");
     assert!(!log.is_pristine());
-    let expected = [
-        entry(1, 2, 5),
-        entry(1, 2, 6),
-        entry(1, 2, 7),
-        entry(3, 2, 8),
-    ];
+    let expected = [entry(1, 2, 5), entry(1, 2, 6), entry(1, 2, 7), entry(3, 2, 8)];
     assert_eq!(entries(&mut log).await, expected);
     assert_eq!(log.read_vote().await.expect("read"), Some(Vote::new(3, 2)));
     assert_eq!(log.read_committed().await.expect("read"), Some(id(1, 2, 7)));
-    assert_eq!(
-        log.get_log_state().await.expect("read").last_purged_log_id,
-        Some(id(1, 2, 4))
-    );
+    assert_eq!(log.get_log_state().await.expect("read").last_purged_log_id, Some(id(1, 2, 4)));
     assert_eq!(log.last(), Some(id(3, 2, 8)));
 }
 
@@ -120,18 +95,13 @@ async fn a_voter_that_led_does_not_lead_on_after_a_restart() {
     let folder = tempfile::tempdir().expect("temporary folder");
     for (node, leads_on) in [(2, true), (1, false)] {
         let mut log = open(folder.path()).expect("opens");
-        log.save_vote(&Vote::new_committed(4 + 2 * (2 - node), node))
-            .await
-            .expect("saved");
+        log.save_vote(&Vote::new_committed(4 + 2 * (2 - node), node)).await.expect("saved");
         // The vote of an elected leader is not awaited: something behind it takes it along.
         log.write(vec![]).await.expect("durable");
         drop(log);
         let mut log = open(folder.path()).expect("opens");
         let vote = log.read_vote().await.expect("read").expect("there is one");
-        assert_eq!(
-            (vote.leader_id().voted_for(), vote.committed),
-            (Some(node), leads_on)
-        );
+        assert_eq!((vote.leader_id().voted_for(), vote.committed), (Some(node), leads_on));
     }
 }
 
@@ -139,17 +109,12 @@ async fn a_voter_that_led_does_not_lead_on_after_a_restart() {
 async fn a_leader_is_told_early_but_a_commit_waits_for_the_disk() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let mut log = open(folder.path()).expect("opens");
-    log.save_vote(&Vote::new_committed(5, 1))
-        .await
-        .expect("saved");
+    log.save_vote(&Vote::new_committed(5, 1)).await.expect("saved");
     append(&mut log, [entry(5, 1, 0)]).await;
     log.save_committed(Some(id(5, 1, 0))).await.expect("saved");
     // Durable by now: it is found by whoever reads the files, without another sync.
     let found = recover::recover(folder.path()).expect("readable");
-    assert_eq!(
-        found.entries.into_values().collect::<Vec<_>>(),
-        [entry(5, 1, 0)]
-    );
+    assert_eq!(found.entries.into_values().collect::<Vec<_>>(), [entry(5, 1, 0)]);
 }
 
 #[tokio::test]
@@ -158,14 +123,9 @@ async fn a_candidate_leads_only_once_its_vote_for_itself_is_on_disk() {
     let mut log = open(folder.path()).expect("opens");
     for term in 1..50 {
         log.save_vote(&Vote::new(term, 1)).await.expect("begun");
-        log.save_vote(&Vote::new_committed(term, 1))
-            .await
-            .expect("saved");
+        log.save_vote(&Vote::new_committed(term, 1)).await.expect("saved");
         let found = recover::recover(folder.path()).expect("readable");
-        assert_eq!(
-            found.vote.map(|vote| *vote.leader_id()),
-            Some(openraft::LeaderId::new(term, 1))
-        );
+        assert_eq!(found.vote.map(|vote| *vote.leader_id()), Some(openraft::LeaderId::new(term, 1)));
     }
 }
 
@@ -186,11 +146,7 @@ async fn a_torn_tail_is_left_out_and_never_comes_back() {
     append(&mut log, [entry(2, 3, 1)]).await;
     drop(log);
     let mut log = open(folder.path()).expect("opens");
-    assert_eq!(
-        entries(&mut log).await,
-        [entry(1, 2, 0), entry(2, 3, 1)],
-        "the stale record behind it is gone"
-    );
+    assert_eq!(entries(&mut log).await, [entry(1, 2, 0), entry(2, 3, 1)], "the stale record behind it is gone");
 }
 
 #[tokio::test]
@@ -207,10 +163,7 @@ async fn damage_to_what_was_acknowledged_is_refused_with_the_way_out() {
         flip(folder.path(), 0, damaged + 40);
         let refused = open(folder.path()).err().expect("refused");
         assert!(matches!(refused, LogError::Damaged { .. }));
-        assert!(
-            refused.to_string().contains("under a new voter number"),
-            "{refused}"
-        );
+        assert!(refused.to_string().contains("under a new voter number"), "{refused}");
         flip(folder.path(), 0, damaged + 40);
     }
     open(folder.path()).expect("sound again");
@@ -228,25 +181,16 @@ async fn segments_follow_one_another_and_go_once_they_are_purged() {
     assert!(segments.len() > 3, "{segments:?}");
     drop(log);
     let mut log = open(folder.path()).expect("opens");
-    assert_eq!(
-        entries(&mut log).await,
-        (0..300).map(|n| entry(1, 2, n)).collect::<Vec<_>>()
-    );
+    assert_eq!(entries(&mut log).await, (0..300).map(|n| entry(1, 2, n)).collect::<Vec<_>>());
     log.purge(id(1, 2, 250)).await.expect("purged");
     let start = Instant::now();
     while segment::list(folder.path()).expect("listed").first() == Some(&0) {
-        assert!(
-            start.elapsed() < Duration::from_secs(30),
-            "the first segment never goes"
-        );
+        assert!(start.elapsed() < Duration::from_secs(30), "the first segment never goes");
         std::thread::yield_now();
     }
     drop(log);
     let mut log = open(folder.path()).expect("opens");
-    assert_eq!(
-        entries(&mut log).await,
-        (251..300).map(|n| entry(1, 2, n)).collect::<Vec<_>>()
-    );
+    assert_eq!(entries(&mut log).await, (251..300).map(|n| entry(1, 2, n)).collect::<Vec<_>>());
     assert_eq!(log.read_vote().await.expect("read"), Some(Vote::new(1, 2)));
 }
 
@@ -261,28 +205,17 @@ async fn a_segment_that_lost_its_end_or_its_place_is_refused() {
     drop(open(folder.path()).expect("opens"));
     let at = offsets(folder.path(), 0);
     flip(folder.path(), 0, at[at.len() - 2] + 40);
-    assert!(
-        matches!(open(folder.path()), Err(LogError::Damaged { .. })),
-        "the last record of a full segment"
-    );
+    assert!(matches!(open(folder.path()), Err(LogError::Damaged { .. })), "the last record of a full segment");
     flip(folder.path(), 0, at[at.len() - 2] + 40);
     fs::remove_file(segment::path(folder.path(), 1)).expect("removed");
-    assert!(
-        matches!(open(folder.path()), Err(LogError::Damaged { .. })),
-        "a missing segment"
-    );
+    assert!(matches!(open(folder.path()), Err(LogError::Damaged { .. })), "a missing segment");
 }
 
 #[test]
 fn a_second_agent_on_the_same_folder_is_refused() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let _log = open(folder.path()).expect("opens");
-    let config = LogConfig {
-        folder: folder.path().to_owned(),
-        me: ME,
-        segment_bytes: SMALL,
-        on_thread: None,
-    };
+    let config = LogConfig { folder: folder.path().to_owned(), me: ME, segment_bytes: SMALL, on_thread: None };
     assert!(matches!(Log::open(config), Err(LogError::InUse { .. })));
 }
 
@@ -328,22 +261,15 @@ impl Model {
 
 async fn follow(folder: &Path, steps: &[Step]) -> Result<(), TestCaseError> {
     let mut log = open(folder).expect("opens");
-    let mut model = Model {
-        term: 1,
-        ..Model::default()
-    };
+    let mut model = Model { term: 1, ..Model::default() };
     for step in steps {
         match step {
             Step::Append(count) => {
                 let next = model.entries.last_key_value().map(|(last, _)| last + 1);
                 let next = next.unwrap_or(model.purged.map_or(0, |purged| purged.index + 1));
-                let new: Vec<_> = (next..next + u64::from(*count))
-                    .map(|n| entry(model.term, 2, n))
-                    .collect();
+                let new: Vec<_> = (next..next + u64::from(*count)).map(|n| entry(model.term, 2, n)).collect();
                 append(&mut log, new.clone()).await;
-                model
-                    .entries
-                    .extend(new.into_iter().map(|entry| (entry.log_id.index, entry)));
+                model.entries.extend(new.into_iter().map(|entry| (entry.log_id.index, entry)));
             }
             Step::Truncate(n) => {
                 // raft truncates only what is not committed.
@@ -364,9 +290,7 @@ async fn follow(folder: &Path, steps: &[Step]) -> Result<(), TestCaseError> {
             Step::Vote => {
                 model.term += 1;
                 model.vote = Some(Vote::new(model.term, 2));
-                log.save_vote(&Vote::new(model.term, 2))
-                    .await
-                    .expect("saved");
+                log.save_vote(&Vote::new(model.term, 2)).await.expect("saved");
             }
             Step::Commit(n) => {
                 model.committed = model.committed.max(model.pick(*n));
@@ -378,11 +302,7 @@ async fn follow(folder: &Path, steps: &[Step]) -> Result<(), TestCaseError> {
             }
         }
         let found = Model {
-            entries: entries(&mut log)
-                .await
-                .into_iter()
-                .map(|entry| (entry.log_id.index, entry))
-                .collect(),
+            entries: entries(&mut log).await.into_iter().map(|entry| (entry.log_id.index, entry)).collect(),
             purged: log.get_log_state().await.expect("read").last_purged_log_id,
             vote: log.read_vote().await.expect("read"),
             committed: log.read_committed().await.expect("read"),

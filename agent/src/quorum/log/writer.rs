@@ -104,16 +104,17 @@ impl Writer {
             }
             match &result {
                 Ok(()) => {
-                    while self.sealed.first().is_some_and(|(_, largest)| {
-                        self.purged.is_some_and(|p| *largest <= p.index)
-                    }) {
+                    while self
+                        .sealed
+                        .first()
+                        .is_some_and(|(_, largest)| self.purged.is_some_and(|p| *largest <= p.index))
+                    {
                         chore(Chore::Remove(self.sealed.remove(0).0));
                     }
                 }
                 Err(error) => {
                     tracing::error!(folder = %self.folder.display(), %error, "the log cannot be written");
-                    self.progress
-                        .send_modify(|progress| progress.failed = Some(error.to_string()));
+                    self.progress.send_modify(|progress| progress.failed = Some(error.to_string()));
                 }
             }
             for job in batch {
@@ -152,8 +153,7 @@ impl Writer {
             self.file.sync_data()?;
             *durable = self.offset;
             if let Some(last) = batch.last() {
-                self.progress
-                    .send_modify(|progress| progress.durable = last.ticket);
+                self.progress.send_modify(|progress| progress.durable = last.ticket);
             }
         }
         Ok(())

@@ -77,12 +77,7 @@ pub(super) enum Repair {
 impl Front {
     pub(super) fn new(device: Arc<str>, mut specs: Vec<VipSpec>) -> Self {
         specs.sort_by_key(|spec| spec.ip.is_ipv6());
-        Self {
-            device,
-            specs,
-            ready: None,
-            rest: None,
-        }
+        Self { device, specs, ready: None, rest: None }
     }
 
     /// The addresses on the device of an index.
@@ -107,23 +102,9 @@ impl Front {
         let set = AddressSet::new(self.addresses(link.index))?;
         let ips: Vec<IpAddr> = self.specs.iter().map(|spec| spec.ip).collect();
         let announcer = Announcer::new(&link, &ips)?;
-        let v6: Vec<_> = ips
-            .iter()
-            .filter_map(|ip| {
-                if let IpAddr::V6(v6) = ip {
-                    Some(*v6)
-                } else {
-                    None
-                }
-            })
-            .collect();
+        let v6: Vec<_> = ips.iter().filter_map(|ip| if let IpAddr::V6(v6) = ip { Some(*v6) } else { None }).collect();
         let membership = Membership::join(&self.device, link.index, &v6)?;
-        self.ready = Some(Ready {
-            link,
-            set,
-            announcer,
-            _membership: membership,
-        });
+        self.ready = Some(Ready { link, set, announcer, _membership: membership });
         Ok(())
     }
 
@@ -139,12 +120,7 @@ impl Front {
     }
 
     /// Accept packets to all addresses and announce them; addresses that are slow to add are left to turns.
-    pub(super) fn bring_up(
-        &mut self,
-        requests: &mut RequestSocket,
-        stamps: &mut Stamps,
-        tally: &mut Tally,
-    ) {
+    pub(super) fn bring_up(&mut self, requests: &mut RequestSocket, stamps: &mut Stamps, tally: &mut Tally) {
         if self.ready.is_none()
             && let Err(error) = self.prepare(requests)
         {
@@ -152,11 +128,7 @@ impl Front {
         }
         let mut first = Tally::default();
         self.add_and_announce(requests, stamps, &mut first);
-        if !first
-            .failures
-            .iter()
-            .any(|failure| failure.errno() == Some(Errno::NODEV))
-        {
+        if !first.failures.iter().any(|failure| failure.errno() == Some(Errno::NODEV)) {
             return tally.merge(first);
         }
         // The device was made again and its event is still on the way: once more with the new index.
@@ -166,12 +138,7 @@ impl Front {
         }
     }
 
-    fn add_and_announce(
-        &mut self,
-        requests: &mut RequestSocket,
-        stamps: &mut Stamps,
-        tally: &mut Tally,
-    ) {
+    fn add_and_announce(&mut self, requests: &mut RequestSocket, stamps: &mut Stamps, tally: &mut Tally) {
         let inline = self.inline();
         let Some(ready) = &mut self.ready else { return };
         let count = ready.set.addresses().len();
@@ -221,9 +188,7 @@ impl Front {
         let ours: BTreeSet<IpAddr> = self.specs.iter().map(|spec| spec.ip).collect();
         let strays = address::list(requests, ready.link.index).map(|present| {
             let stray = present.into_iter().filter(|found| ours.contains(&found.ip));
-            stray
-                .map(|found| Address::vip(found.ip, found.prefix, &self.device, found.index))
-                .collect::<Vec<_>>()
+            stray.map(|found| Address::vip(found.ip, found.prefix, &self.device, found.index)).collect::<Vec<_>>()
         });
         match strays {
             Ok(strays) if strays.is_empty() => {}
@@ -263,12 +228,7 @@ impl Front {
     }
 
     /// Put one address back and announce it.
-    pub(super) fn put_back(
-        &mut self,
-        position: usize,
-        requests: &mut RequestSocket,
-        tally: &mut Tally,
-    ) {
+    pub(super) fn put_back(&mut self, position: usize, requests: &mut RequestSocket, tally: &mut Tally) {
         if let Some(ready) = &mut self.ready {
             tally.take(ready.set.add_range(requests, position..position + 1));
             tally.announced(ready.announcer.send_range(position..position + 1));
@@ -283,16 +243,8 @@ impl Front {
 
     /// How many addresses, from the first, come and go within the call.
     fn inline(&self) -> usize {
-        let v4 = self
-            .specs
-            .iter()
-            .take_while(|spec| spec.ip.is_ipv4())
-            .count();
-        if self.specs.len() - v4 > INLINE_IPV6_MAX {
-            v4
-        } else {
-            self.specs.len()
-        }
+        let v4 = self.specs.iter().take_while(|spec| spec.ip.is_ipv4()).count();
+        if self.specs.len() - v4 > INLINE_IPV6_MAX { v4 } else { self.specs.len() }
     }
 
     /// A device changed: follow it, and say what it calls for if the group is started.
@@ -302,11 +254,7 @@ impl Front {
         before: Option<&Link>,
         requests: &mut RequestSocket,
     ) -> Result<Repair, NetlinkError> {
-        let Some(ready) = self
-            .ready
-            .as_mut()
-            .filter(|ready| ready.link.index == now.index)
-        else {
+        let Some(ready) = self.ready.as_mut().filter(|ready| ready.link.index == now.index) else {
             if now.name != *self.device {
                 return Ok(Repair::Nothing);
             }
@@ -326,11 +274,7 @@ impl Front {
         if now.ready() && !before.is_some_and(Link::ready) {
             return Ok(Repair::All);
         }
-        Ok(if moved.is_some() {
-            Repair::Announce
-        } else {
-            Repair::Nothing
-        })
+        Ok(if moved.is_some() { Repair::Announce } else { Repair::Nothing })
     }
 
     /// Are all addresses there? Asked when events may have been missed.
@@ -338,33 +282,18 @@ impl Front {
         let Some(ready) = self.ready.as_ref().filter(|ready| ready.link.up) else {
             return Ok(Repair::Nothing);
         };
-        let there: BTreeSet<IpAddr> = address::list(requests, ready.link.index)?
-            .into_iter()
-            .map(|present| present.ip)
-            .collect();
+        let there: BTreeSet<IpAddr> =
+            address::list(requests, ready.link.index)?.into_iter().map(|present| present.ip).collect();
         let complete = self.specs.iter().all(|spec| there.contains(&spec.ip));
-        Ok(if complete {
-            Repair::Nothing
-        } else {
-            Repair::All
-        })
+        Ok(if complete { Repair::Nothing } else { Repair::All })
     }
 
     /// An address is gone from a device: is it one of ours that should be there?
     pub(super) fn address_gone(&self, index: u32, ip: IpAddr) -> Repair {
         // On a device that is switched off an address is put back when the device returns.
-        let Some(ready) = self
-            .ready
-            .as_ref()
-            .filter(|ready| ready.link.index == index && ready.link.up)
-        else {
+        let Some(ready) = self.ready.as_ref().filter(|ready| ready.link.index == index && ready.link.up) else {
             return Repair::Nothing;
         };
-        ready
-            .set
-            .addresses()
-            .iter()
-            .position(|address| address.ip == ip)
-            .map_or(Repair::Nothing, Repair::One)
+        ready.set.addresses().iter().position(|address| address.ip == ip).map_or(Repair::Nothing, Repair::One)
     }
 }

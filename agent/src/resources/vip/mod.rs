@@ -50,14 +50,7 @@ impl VipSpec {
     /// A host address on a device, with the recommended settings.
     pub fn host(ip: IpAddr, device: &str) -> Self {
         let prefix = if ip.is_ipv4() { 32 } else { 128 };
-        Self {
-            ip,
-            prefix,
-            device: Arc::from(device),
-            label: None,
-            prefix_route: false,
-            preferred: false,
-        }
+        Self { ip, prefix, device: Arc::from(device), label: None, prefix_route: false, preferred: false }
     }
 }
 
@@ -82,18 +75,12 @@ impl Vip {
         let mut requests = RequestSocket::open()?;
         let mut by_device: Vec<(Arc<str>, Vec<VipSpec>)> = Vec::new();
         for spec in specs {
-            match by_device
-                .iter_mut()
-                .find(|(device, _)| *device == spec.device)
-            {
+            match by_device.iter_mut().find(|(device, _)| *device == spec.device) {
                 Some((_, specs)) => specs.push(spec),
                 None => by_device.push((Arc::clone(&spec.device), vec![spec])),
             }
         }
-        let mut fronts: Vec<_> = by_device
-            .into_iter()
-            .map(|(device, specs)| Front::new(device, specs))
-            .collect();
+        let mut fronts: Vec<_> = by_device.into_iter().map(|(device, specs)| Front::new(device, specs)).collect();
         for front in &mut fronts {
             match front.prepare(&mut requests) {
                 Ok(()) => {}
@@ -104,33 +91,13 @@ impl Vip {
                 Err(error) => return Err(error),
             }
         }
-        let milestones = [
-            Milestone {
-                phase: "address",
-                at: 0,
-            },
-            Milestone {
-                phase: "announce",
-                at: 0,
-            },
-        ];
-        Ok(Self {
-            name: name.to_owned(),
-            requests,
-            fronts,
-            started: false,
-            repairs: 0,
-            milestones,
-        })
+        let milestones = [Milestone { phase: "address", at: 0 }, Milestone { phase: "announce", at: 0 }];
+        Ok(Self { name: name.to_owned(), requests, fronts, started: false, repairs: 0, milestones })
     }
 
     /// The devices that do not exist.
     pub fn missing(&self) -> Vec<&str> {
-        self.fronts
-            .iter()
-            .filter(|front| front.ready.is_none())
-            .map(|front| &*front.device)
-            .collect()
+        self.fronts.iter().filter(|front| front.ready.is_none()).map(|front| &*front.device).collect()
     }
 
     /// How often something that was lost was put back.
@@ -198,22 +165,16 @@ impl Vip {
             };
             let present = address::list(&mut self.requests, ready.link.index)
                 .map_err(|error| network(&self.name, operation, vec![error]))?;
-            let usable: std::collections::BTreeMap<IpAddr, bool> = present
-                .iter()
-                .map(|found| (found.ip, !found.unusable))
-                .collect();
+            let usable: std::collections::BTreeMap<IpAddr, bool> =
+                present.iter().map(|found| (found.ip, !found.unusable)).collect();
             for spec in &front.specs {
                 match usable.get(&spec.ip) {
                     Some(true) => there += 1,
                     Some(false) => {
-                        trouble.get_or_insert_with(|| {
-                            format!("{} is tentative or a duplicate", spec.ip)
-                        });
+                        trouble.get_or_insert_with(|| format!("{} is tentative or a duplicate", spec.ip));
                     }
                     None => {
-                        trouble.get_or_insert_with(|| {
-                            format!("{} is missing on {}", spec.ip, front.device)
-                        });
+                        trouble.get_or_insert_with(|| format!("{} is missing on {}", spec.ip, front.device));
                     }
                 }
             }
@@ -221,9 +182,7 @@ impl Vip {
         Ok(match (there, trouble) {
             (_, None) => Health::Running,
             (0, _) => Health::Stopped,
-            (_, Some(trouble)) => {
-                Health::Failed(format!("{there} of {all} addresses are there: {trouble}"))
-            }
+            (_, Some(trouble)) => Health::Failed(format!("{there} of {all} addresses are there: {trouble}")),
         })
     }
 
@@ -231,15 +190,9 @@ impl Vip {
         let mut tally = Tally::default();
         for front in &mut self.fronts {
             let repair = match event {
-                Event::Link { now, before } => {
-                    front.link_changed(now, before.as_ref(), &mut self.requests)
-                }
+                Event::Link { now, before } => front.link_changed(now, before.as_ref(), &mut self.requests),
                 Event::LinkGone(link) => {
-                    if front
-                        .ready
-                        .as_ref()
-                        .is_some_and(|ready| ready.link.index == link.index)
-                    {
+                    if front.ready.as_ref().is_some_and(|ready| ready.link.index == link.index) {
                         front.forget();
                     }
                     Ok(Repair::Nothing)
@@ -303,20 +256,12 @@ impl Tally {
     }
 
     fn into_result(self, resource: &str, operation: Operation) -> Result<(), ResourceError> {
-        if self.failures.is_empty() {
-            Ok(())
-        } else {
-            Err(network(resource, operation, self.failures))
-        }
+        if self.failures.is_empty() { Ok(()) } else { Err(network(resource, operation, self.failures)) }
     }
 }
 
 fn network(resource: &str, operation: Operation, failures: Vec<NetlinkError>) -> ResourceError {
-    ResourceError::Network {
-        resource: resource.to_owned(),
-        operation,
-        failures,
-    }
+    ResourceError::Network { resource: resource.to_owned(), operation, failures }
 }
 
 impl Resource for Vip {
@@ -325,12 +270,7 @@ impl Resource for Vip {
     }
 
     fn timeouts(&self) -> Timeouts {
-        Timeouts {
-            probe: LIMIT,
-            start: LIMIT,
-            stop: LIMIT,
-            monitor: LIMIT,
-        }
+        Timeouts { probe: LIMIT, start: LIMIT, stop: LIMIT, monitor: LIMIT }
     }
 
     fn probe(&mut self) -> Work<'_, Health> {
@@ -359,9 +299,7 @@ impl Resource for Vip {
         if self.fronts.iter().any(Front::unfinished) {
             return Work::pending(async move {
                 let rest = self.finish(Operation::Monitor).await;
-                repaired
-                    .and(rest)
-                    .and_then(|()| self.health(Operation::Monitor))
+                repaired.and(rest).and_then(|()| self.health(Operation::Monitor))
             });
         }
         Work::Done(repaired.and_then(|()| self.health(Operation::Monitor)))

@@ -7,13 +7,7 @@ use super::*;
 /// Runs one seed; returns what overlapped.
 fn run(seed: u64, mutation: Option<&str>, faults: u32) -> Vec<String> {
     let roles: &[Role] = if seed.is_multiple_of(3) {
-        &[
-            Role::Node,
-            Role::Node,
-            Role::Node,
-            Role::Arbiter,
-            Role::Arbiter,
-        ]
+        &[Role::Node, Role::Node, Role::Node, Role::Arbiter, Role::Arbiter]
     } else {
         &[Role::Node, Role::Node, Role::Arbiter]
     };
@@ -45,21 +39,12 @@ fn run(seed: u64, mutation: Option<&str>, faults: u32) -> Vec<String> {
                 lab.host(v(id)).front_up = up;
             }
             10 => {
-                let (now, order) = (
-                    lab.now,
-                    Order::Move {
-                        group: g(),
-                        to: v(other),
-                    },
-                );
+                let (now, order) = (lab.now, Order::Move { group: g(), to: v(other) });
                 let _refused = lab.host(v(id)).core.on_order(now, order);
             }
             _ => {
                 let (now, on) = (lab.now, lab.rng.random_bool(0.3));
-                let _refused = lab
-                    .host(v(id))
-                    .core
-                    .on_order(now, Order::Standby { node: v(other), on });
+                let _refused = lab.host(v(id)).core.on_order(now, Order::Standby { node: v(other), on });
             }
         }
         let ms = lab.rng.random_range(1..120);
@@ -75,11 +60,7 @@ fn run(seed: u64, mutation: Option<&str>, faults: u32) -> Vec<String> {
             lab.all_online();
             lab.run_ms(500);
         }
-        assert!(
-            lab.all_served(),
-            "seed {seed}: not served 12 s after the faults: {:#?}",
-            lab.state()
-        );
+        assert!(lab.all_served(), "seed {seed}: not served 12 s after the faults: {:#?}", lab.state());
     }
     lab.overlaps
 }

@@ -83,26 +83,14 @@ pub(super) fn g() -> GroupId {
 impl Lab {
     /// Two nodes (1, 2) and an arbiter (3), one group.
     pub(super) fn new() -> Self {
-        Self::with(
-            &[Role::Node, Role::Node, Role::Arbiter],
-            vec![GroupSettings::anywhere("web")],
-            0,
-        )
+        Self::with(&[Role::Node, Role::Node, Role::Arbiter], vec![GroupSettings::anywhere("web")], 0)
     }
 
     pub(super) fn with(roles: &[Role], groups: Vec<GroupSettings>, seed: u64) -> Self {
         let voters: Vec<_> = (1..).map(VoterId).zip(roles.iter().copied()).collect();
         let timing = Timing::QUICK;
         let mutations = Mutations::default();
-        let settings = Settings {
-            me: v(1),
-            role: Role::Node,
-            voters,
-            groups,
-            timing,
-            incarnation: 1,
-            mutations,
-        };
+        let settings = Settings { me: v(1), role: Role::Node, voters, groups, timing, incarnation: 1, mutations };
         let mut lab = Self {
             now: 1_000_000_000,
             hosts: BTreeMap::new(),
@@ -138,35 +126,12 @@ impl Lab {
     pub(super) fn boot(&mut self, id: VoterId) {
         let old = self.hosts.remove(&id);
         let incarnation = old.as_ref().map_or(1, |h| h.incarnation + 1);
-        let role = self
-            .settings
-            .voters
-            .iter()
-            .find(|(v, _)| *v == id)
-            .unwrap()
-            .1;
-        let settings = Settings {
-            me: id,
-            role,
-            incarnation,
-            ..self.settings.clone()
-        };
-        let peer = |old: Option<PeerView>| PeerView {
-            floor: u64::MAX,
-            ..old.unwrap_or_default()
-        };
+        let role = self.settings.voters.iter().find(|(v, _)| *v == id).unwrap().1;
+        let settings = Settings { me: id, role, incarnation, ..self.settings.clone() };
+        let peer = |old: Option<PeerView>| PeerView { floor: u64::MAX, ..old.unwrap_or_default() };
         let others = self.ids().into_iter().filter(|v| *v != id);
-        let peers = others
-            .map(|v| {
-                (
-                    v,
-                    peer(old.as_ref().map(|h| PeerView {
-                        last_acknowledged: 0,
-                        ..h.peers[&v]
-                    })),
-                )
-            })
-            .collect();
+        let peers =
+            others.map(|v| (v, peer(old.as_ref().map(|h| PeerView { last_acknowledged: 0, ..h.peers[&v] })))).collect();
         let host = Host {
             core: Core::new(settings, self.now),
             up: true,
@@ -241,11 +206,7 @@ impl Lab {
     }
 
     fn reaches_majority(&self, id: VoterId) -> bool {
-        let reached = self
-            .ids()
-            .into_iter()
-            .filter(|v| self.lives(*v) && self.linked(id, *v))
-            .count();
+        let reached = self.ids().into_iter().filter(|v| self.lives(*v) && self.linked(id, *v)).count();
         self.lives(id) && reached >= majority(self.settings.voters.len())
     }
 
@@ -254,11 +215,7 @@ impl Lab {
     }
 
     pub(super) fn state(&self) -> State {
-        let newest = self
-            .hosts
-            .values()
-            .filter(|h| h.up)
-            .max_by_key(|h| h.core.state().applied);
+        let newest = self.hosts.values().filter(|h| h.up).max_by_key(|h| h.core.state().applied);
         newest.map(|h| h.core.state().clone()).unwrap_or_default()
     }
 
@@ -269,22 +226,14 @@ impl Lab {
 
     fn servers(&self, group: &GroupId) -> Vec<VoterId> {
         let serves = |h: &Host| h.powered && h.gates.contains_key(group) && h.lease_end > self.now;
-        self.hosts
-            .iter()
-            .filter(|(_, h)| serves(h))
-            .map(|(id, _)| *id)
-            .collect()
+        self.hosts.iter().filter(|(_, h)| serves(h)).map(|(id, _)| *id).collect()
     }
 
     fn audit(&mut self) {
         for group in self.settings.groups.clone() {
             let servers = self.servers(&group.id);
             if servers.len() > 1 {
-                self.overlaps.push(format!(
-                    "{} ms: {servers:?} both serve {}",
-                    self.now / MILLISECOND,
-                    group.id
-                ));
+                self.overlaps.push(format!("{} ms: {servers:?} both serve {}", self.now / MILLISECOND, group.id));
             }
         }
     }
@@ -300,11 +249,7 @@ impl Lab {
     pub(super) fn until(&mut self, limit_ms: u64, what: &str, condition: impl Fn(&Lab) -> bool) {
         let end = self.now + limit_ms * MILLISECOND;
         while !condition(self) {
-            assert!(
-                self.now < end,
-                "within {limit_ms} ms: {what}; state {:#?}",
-                self.state()
-            );
+            assert!(self.now < end, "within {limit_ms} ms: {what}; state {:#?}", self.state());
             self.tick();
         }
     }
@@ -326,15 +271,8 @@ impl Lab {
                 return;
             }
         }
-        let done = self
-            .hosts
-            .iter()
-            .map(|(id, h)| (id, h.done.iter().rev().take(12).collect::<Vec<_>>()));
-        assert!(
-            self.chaos,
-            "the cores never settle: {:?}",
-            done.collect::<Vec<_>>()
-        );
+        let done = self.hosts.iter().map(|(id, h)| (id, h.done.iter().rev().take(12).collect::<Vec<_>>()));
+        assert!(self.chaos, "the cores never settle: {:?}", done.collect::<Vec<_>>());
     }
 
     fn beat(&mut self, id: VoterId) {
@@ -348,12 +286,8 @@ impl Lab {
         if !host.wedged {
             host.token_at = now;
         }
-        let (holds_lease, gate_index, incarnation, known) = (
-            host.lease_end > now,
-            host.gate_index,
-            host.incarnation,
-            host.known,
-        );
+        let (holds_lease, gate_index, incarnation, known) =
+            (host.lease_end > now, host.gate_index, host.incarnation, host.known);
         let token_at = host.token_at;
         for to in self.ids().into_iter().filter(|o| *o != id) {
             if self.cut.contains(&(id, to)) || !self.hosts[&to].powered {
@@ -390,18 +324,12 @@ impl Lab {
 
     /// When `id` last was asked for what `wanted` picks.
     pub(super) fn last(&self, id: u8, wanted: impl Fn(&Command) -> bool) -> Option<Nanos> {
-        self.hosts[&v(id)]
-            .done
-            .iter()
-            .rev()
-            .find(|(_, c)| wanted(c))
-            .map(|(at, _)| *at)
+        self.hosts[&v(id)].done.iter().rev().find(|(_, c)| wanted(c)).map(|(at, _)| *at)
     }
 
     /// Whether `id` recorded the fact.
     pub(super) fn recorded(&self, id: u8, fact: &Fact) -> bool {
-        self.last(id, |c| *c == Command::Record(fact.clone()))
-            .is_some()
+        self.last(id, |c| *c == Command::Record(fact.clone())).is_some()
     }
 
     pub(super) fn assert_safe(&self) {
@@ -424,28 +352,13 @@ impl Lab {
 
     /// Takes every node off standby, by the log itself.
     pub(super) fn all_online(&mut self) {
-        let nodes = self
-            .settings
-            .voters
-            .iter()
-            .filter(|(_, role)| *role == Role::Node);
-        let entries = nodes.map(|(node, _)| {
-            (
-                self.term,
-                Some(Entry::Standby {
-                    node: *node,
-                    on: false,
-                }),
-            )
-        });
+        let nodes = self.settings.voters.iter().filter(|(_, role)| *role == Role::Node);
+        let entries = nodes.map(|(node, _)| (self.term, Some(Entry::Standby { node: *node, on: false })));
         self.log.extend(entries);
     }
 
     /// Whether every group has a server.
     pub(super) fn all_served(&self) -> bool {
-        self.settings
-            .groups
-            .iter()
-            .all(|g| self.servers(&g.id).len() == 1)
+        self.settings.groups.iter().all(|g| self.servers(&g.id).len() == 1)
     }
 }

@@ -24,70 +24,24 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         3 => moves.prop_map(|moves| Verdict::Lost { moves, cause: Cause::Silent }),
     ];
     prop_oneof![
-        names().prop_map(|groups| Entry::Configure {
-            voters: voters(),
-            groups,
-            lease_ns: 50
-        }),
+        names().prop_map(|groups| Entry::Configure { voters: voters(), groups, lease_ns: 50 }),
         (voter(), incarnation()).prop_map(|(v, i)| barrier(v, i)),
-        (node(), prop_oneof![Just(0), index()], promised, verdict).prop_map(
-            |(node, last, promised, verdict)| Entry::Conclude {
-                node,
-                last,
-                promised,
-                verdict
-            }
-        ),
+        (node(), prop_oneof![Just(0), index()], promised, verdict)
+            .prop_map(|(node, last, promised, verdict)| Entry::Conclude { node, last, promised, verdict }),
         (group(), epoch(), node(), incarnation()).prop_map(|(group, epoch, node, incarnation)| {
-            Entry::Release {
-                group,
-                epoch,
-                node,
-                incarnation,
-                reason: Cause::Resource,
-            }
+            Entry::Release { group, epoch, node, incarnation, reason: Cause::Resource }
         }),
-        (group(), epoch(), voter()).prop_map(|(group, epoch, to)| {
-            Entry::Assign {
-                group,
-                epoch,
-                to,
-                cause: Cause::Initial,
-            }
+        (group(), epoch(), voter())
+            .prop_map(|(group, epoch, to)| { Entry::Assign { group, epoch, to, cause: Cause::Initial } }),
+        (group(), epoch(), node(), incarnation())
+            .prop_map(|(group, epoch, to, to_incarnation)| { Entry::Prepare { group, epoch, to, to_incarnation } }),
+        (group(), epoch(), index(), incarnation()).prop_map(|(group, epoch, movement, to_incarnation)| {
+            Entry::Ready { group, epoch, movement, to_incarnation }
         }),
-        (group(), epoch(), node(), incarnation()).prop_map(|(group, epoch, to, to_incarnation)| {
-            Entry::Prepare {
-                group,
-                epoch,
-                to,
-                to_incarnation,
-            }
+        (group(), epoch(), index(), incarnation()).prop_map(|(group, epoch, movement, from_incarnation)| {
+            Entry::Diverted { group, epoch, movement, from_incarnation }
         }),
-        (group(), epoch(), index(), incarnation()).prop_map(
-            |(group, epoch, movement, to_incarnation)| {
-                Entry::Ready {
-                    group,
-                    epoch,
-                    movement,
-                    to_incarnation,
-                }
-            }
-        ),
-        (group(), epoch(), index(), incarnation()).prop_map(
-            |(group, epoch, movement, from_incarnation)| {
-                Entry::Diverted {
-                    group,
-                    epoch,
-                    movement,
-                    from_incarnation,
-                }
-            }
-        ),
-        (group(), epoch(), index()).prop_map(|(group, epoch, movement)| Entry::Abandon {
-            group,
-            epoch,
-            movement
-        }),
+        (group(), epoch(), index()).prop_map(|(group, epoch, movement)| Entry::Abandon { group, epoch, movement }),
         (voter(), any::<bool>()).prop_map(|(node, on)| Entry::Standby { node, on }),
     ]
 }
@@ -95,12 +49,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
 /// The epoch of a group whether it exists now or was removed.
 fn epoch_of(state: &State, id: &GroupId) -> Epoch {
     let retired = state.retired.get(id).copied();
-    state
-        .groups
-        .get(id)
-        .map(|g| g.epoch)
-        .or(retired)
-        .unwrap_or(0)
+    state.groups.get(id).map(|g| g.epoch).or(retired).unwrap_or(0)
 }
 
 proptest! {

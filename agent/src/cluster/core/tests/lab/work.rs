@@ -20,9 +20,7 @@ impl Lab {
         }
         let mut worked = self.replicate(id);
         let host = self.host(id);
-        let (due, later) = std::mem::take(&mut host.inbox)
-            .into_iter()
-            .partition(|(at, ..)| *at <= now);
+        let (due, later) = std::mem::take(&mut host.inbox).into_iter().partition(|(at, ..)| *at <= now);
         host.inbox = later;
         let due: Vec<(Nanos, VoterId, Message)> = due;
         for (_, from, message) in due {
@@ -30,9 +28,7 @@ impl Lab {
             self.host(id).core.on_message(now, from, message);
         }
         let host = self.host(id);
-        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut host.reports)
-            .into_iter()
-            .partition(|r| r.0 <= now);
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut host.reports).into_iter().partition(|r| r.0 <= now);
         host.reports = later;
         for (_, group, epoch, report) in due {
             worked = true;
@@ -56,10 +52,7 @@ impl Lab {
             }
         }
         let deadline = self.hosts[&id].core.next_deadline();
-        assert!(
-            deadline.is_none_or(|at| at > now),
-            "core {id} wants to be stepped at once for ever"
-        );
+        assert!(deadline.is_none_or(|at| at > now), "core {id} wants to be stepped at once for ever");
         worked
     }
 
@@ -71,11 +64,7 @@ impl Lab {
             punctual_since: host.started_at,
             front_up: host.front_up,
             configuration_differs: false,
-            raft: RaftView {
-                leader: host.known.0,
-                term: host.known.1,
-                log_index: host.applied as u64,
-            },
+            raft: RaftView { leader: host.known.0, term: host.known.1, log_index: host.applied as u64 },
         }
     }
 
@@ -104,50 +93,28 @@ impl Lab {
 
     pub(super) fn append_limbo(&mut self) {
         let now = self.now;
-        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.limbo)
-            .into_iter()
-            .partition(|(at, _)| *at <= now);
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.limbo).into_iter().partition(|(at, _)| *at <= now);
         self.limbo = later;
         if self.leader().is_some() {
             let term = self.term;
-            self.log
-                .extend(due.into_iter().map(|(_, e)| (term, Some(e))));
+            self.log.extend(due.into_iter().map(|(_, e)| (term, Some(e))));
         }
     }
 
     fn carry_out(&mut self, id: VoterId, command: Command) {
         let now = self.now;
         let chaos = self.chaos;
-        let lag = if chaos {
-            self.rng.random_range(0..40) * TICK
-        } else {
-            0
-        };
-        if !matches!(
-            command,
-            Command::Send {
-                message: Message::Report(_),
-                ..
-            }
-        ) {
+        let lag = if chaos { self.rng.random_range(0..40) * TICK } else { 0 };
+        if !matches!(command, Command::Send { message: Message::Report(_), .. }) {
             self.host(id).done.push((now, command.clone()));
         }
         match command {
-            Command::SetFloor { peer, floor } => {
-                self.host(id).peers.get_mut(&peer).unwrap().floor = floor
-            }
-            Command::SetGate {
-                group,
-                epoch,
-                open: true,
-            } => {
+            Command::SetFloor { peer, floor } => self.host(id).peers.get_mut(&peer).unwrap().floor = floor,
+            Command::SetGate { group, epoch, open: true } => {
                 self.host(id).gates.insert(group, epoch);
             }
-            Command::SetGate {
-                group,
-                epoch,
-                open: false,
-            } => {
+            Command::SetGate { group, epoch, open: false } => {
                 let host = self.host(id);
                 if host.gates.get(&group) == Some(&epoch) {
                     host.gates.remove(&group);
@@ -156,26 +123,15 @@ impl Lab {
             Command::SetGateIndex(index) => self.host(id).gate_index = index,
             Command::Start { group, epoch, .. } => {
                 let host = self.host(id);
-                let report = if host.failing.contains(&group) {
-                    Report::Failed
-                } else {
-                    Report::Started
-                };
+                let report = if host.failing.contains(&group) { Report::Failed } else { Report::Started };
                 host.reports.push((now + lag, group, epoch, report));
             }
-            Command::Stop { group, epoch } => {
-                self.host(id)
-                    .reports
-                    .push((now + lag, group, epoch, Report::Stopped))
-            }
+            Command::Stop { group, epoch } => self.host(id).reports.push((now + lag, group, epoch, Report::Stopped)),
             Command::Send { to, message } => self.send(id, to, message, lag),
             Command::Propose(entry) => self.propose(id, entry),
             Command::Elect => self.elect(id),
             Command::Halt(why) => panic!("core {id} halts: {why}"),
-            Command::Announce { .. }
-            | Command::StepAside { .. }
-            | Command::Resume
-            | Command::Record(_) => {}
+            Command::Announce { .. } | Command::StepAside { .. } | Command::Resume | Command::Record(_) => {}
         }
     }
 
