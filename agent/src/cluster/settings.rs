@@ -82,7 +82,7 @@ pub enum OrderRefused {
     #[error("group {0} is on node {1} already; nothing to do")]
     AlreadyThere(GroupId, VoterId),
     /// The group has no owner, so there is nothing to move.
-    #[error("group {0} has no owner now; `baton explain {0}` says what it waits for")]
+    #[error("group {0} has no owner now; `baton status` says what it waits for")]
     NoOwner(GroupId),
     /// A planned move is under way.
     #[error("group {0} is being moved already; try again when that is over")]

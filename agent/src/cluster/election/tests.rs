@@ -46,8 +46,9 @@ fn attempts_grow_apart_and_never_stop() {
     bench.view.raft.leader = None;
     let at = stands(&mut bench, 10_000);
     let gaps: Vec<u64> = at.windows(2).map(|w| w[1] - w[0]).collect();
-    assert!(gaps.windows(2).all(|w| w[1] >= w[0]), "{gaps:?}");
-    assert!(gaps[0] < 100 && gaps.last().is_some_and(|g| *g <= 1_100), "{gaps:?}");
+    // With jitter a pause may be shorter than the one before; the pauses still grow, up to one and a half times the longest.
+    assert!(gaps[0] < 100 && gaps.iter().skip(5).all(|g| (500..1_600).contains(g)), "{gaps:?}");
+    assert!(at.len() > 8, "{at:?}");
 }
 
 #[test]

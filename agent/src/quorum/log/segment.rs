@@ -5,6 +5,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 /// The name of a segment.
@@ -31,12 +32,16 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<u64>> {
 }
 
 /// Makes a segment of zeros that is durable under its name, unless it exists.
+///
+/// The writer and its helper may both make the same one: each fills a file of its own, and the first to give it the name wins.
+/// Nobody ever writes zeros to a file that already has its name.
 pub(super) fn create(folder: &Path, segment: u64, bytes: u64) -> io::Result<()> {
     let path = path(folder, segment);
     if path.try_exists()? {
         return Ok(());
     }
-    let unfinished = path.with_extension("new");
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    let unfinished = path.with_extension(format!("new{}", MADE.fetch_add(1, Relaxed)));
     let mut file = File::create(&unfinished)?;
     // Real zeros, not fallocate(2): an unwritten extent must be converted in the journal at its first write.
     let zeros = vec![0; 1 << 16];
@@ -47,8 +52,13 @@ pub(super) fn create(folder: &Path, segment: u64, bytes: u64) -> io::Result<()> 
         left -= size;
     }
     file.sync_all()?;
-    fs::rename(&unfinished, &path)?;
-    sync_folder(folder)
+    // A link, unlike a rename, never replaces.
+    let named = fs::hard_link(&unfinished, &path);
+    fs::remove_file(&unfinished)?;
+    match named {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => sync_folder(folder),
+    }
 }
 
 /// Opens a segment for writing.
@@ -72,4 +82,30 @@ pub(super) fn clear(file: &File, offset: u64) -> io::Result<()> {
         file.sync_all()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The writer needs a segment while its helper is still making it: what is written must not be zeroed again.
+    #[test]
+    fn two_makers_of_one_segment_do_not_harm_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        for segment in 1..=40 {
+            let helper = std::thread::spawn({
+                let folder = folder.path().to_owned();
+                move || create(&folder, segment, 1 << 18)
+            });
+            create(folder.path(), segment, 1 << 18).unwrap();
+            let file = open(folder.path(), segment).unwrap();
+            file.write_all_at(b"record", 0).unwrap();
+            helper.join().unwrap().unwrap();
+            let mut found = [0; 6];
+            open(folder.path(), segment).unwrap().read_exact_at(&mut found, 0).unwrap();
+            assert_eq!(&found, b"record", "segment {segment}");
+            fs::remove_file(path(folder.path(), segment)).unwrap();
+        }
+        assert_eq!(list(folder.path()).unwrap(), [0u64; 0], "nothing unfinished is left");
+    }
 }
