@@ -55,8 +55,8 @@ struct JsonRow {
     until: &'static str,
     trials: usize,
     calm_trials: usize,
-    ms: Figures,
-    calm_ms: Figures,
+    ms: Option<Figures>,
+    calm_ms: Option<Figures>,
     target_ms: Option<f64>,
 }
 
@@ -131,8 +131,8 @@ pub fn print_table(cells: &Cells) {
                 shown(quantile(&all, 0.95)),
                 shown(quantile(&all, 1.0)),
                 calm.len().to_string(),
-                shown(median(&calm)),
-                shown(quantile(&calm, 0.95)),
+                cell_of(&calm, median),
+                cell_of(&calm, |values| quantile(values, 0.95)),
                 target(*row, span).map_or_else(String::new, |ns| format!("≤ {}", ms(ns))),
                 cell.failed.to_string(),
             ]);
@@ -164,8 +164,15 @@ fn target(row: Row, span: Span) -> Option<Nanos> {
     }
 }
 
-fn figures(values: &[Nanos]) -> Figures {
-    Figures { median: ms(median(values)), p95: ms(quantile(values, 0.95)), max: ms(quantile(values, 1.0)) }
+/// `None` without values, so that no figure looks like an instant takeover.
+fn figures(values: &[Nanos]) -> Option<Figures> {
+    let figure = |q| ms(quantile(values, q));
+    (!values.is_empty()).then(|| Figures { median: ms(median(values)), p95: figure(0.95), max: figure(1.0) })
+}
+
+/// The figure of a table's cell; a dash without values.
+fn cell_of(values: &[Nanos], figure: impl Fn(&[Nanos]) -> Nanos) -> String {
+    if values.is_empty() { "–".to_owned() } else { shown(figure(values)) }
 }
 
 /// Milliseconds with three digits after the point.
@@ -192,8 +199,9 @@ mod tests {
 
     #[test]
     fn figures_are_milliseconds() {
-        let figures = figures(&[1_234_567, 2_000_000, 300_400]);
-        assert_eq!((figures.median, figures.p95, figures.max), (1.235, 2.0, 2.0));
-        assert_eq!(shown(123_456), "0.123");
+        let three = figures(&[1_234_567, 2_000_000, 300_400]).unwrap();
+        assert_eq!((three.median, three.p95, three.max), (1.235, 2.0, 2.0));
+        assert!(figures(&[]).is_none());
+        assert_eq!((cell_of(&[123_456], median), cell_of(&[], median)), ("0.123".to_owned(), "–".to_owned()));
     }
 }
