@@ -115,8 +115,8 @@ fn rows(vips: u16, faults: &[Fault], trials: u32, profile: &Profile, cells: &mut
                     cell.samples.push(sample);
                 }
                 Err(error) => {
-                    // The logs that the error carries are long: the first lines say enough here.
-                    let lines: Vec<_> = error.chain().map(|e| first_line(&e.to_string())).collect();
+                    // The logs that an error may carry are long: the beginnings say enough here.
+                    let lines: Vec<_> = error.chain().map(|e| beginning(&e.to_string())).collect();
                     eprintln!("round {round} of {trials}: {row}: failed: {}", lines.join(": "));
                     cell.failed += 1;
                     scene = None;
@@ -127,8 +127,9 @@ fn rows(vips: u16, faults: &[Fault], trials: u32, profile: &Profile, cells: &mut
     Ok(())
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+/// The first two lines as one: `baton` says what it is about to do before it says why it cannot.
+fn beginning(text: &str) -> String {
+    text.lines().take(2).collect::<Vec<_>>().join("; ")
 }
 
 /// The lab's own VIP, and as many host addresses of the network for benchmarks (RFC 2544) as are missing.
@@ -175,6 +176,12 @@ fn trial(scene: &mut Scene, fault: Fault, random: &mut SmallRng) -> Result<Sampl
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn an_error_is_told_in_one_short_line() {
+        assert_eq!(beginning("move failed: note\nerror: why\nlog"), "move failed: note; error: why");
+        assert_eq!(beginning("gone"), "gone");
+    }
 
     #[test]
     fn many_addresses_are_all_different_and_the_observed_one_is_among_them() {
