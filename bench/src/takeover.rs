@@ -106,7 +106,10 @@ fn rows(vips: u16, faults: &[Fault], trials: u32, profile: &Profile, cells: &mut
                 Some(stage) => stage,
                 None => {
                     let baton = Baton::new(profile.clone(), gates::INSPECT).with_vips(addresses(vips));
-                    scene.insert(Scene::new(Spec::usual("takeover"), Box::new(baton), PROBE_NS)?)
+                    let stage = scene.insert(Scene::new(Spec::usual("takeover"), Box::new(baton), PROBE_NS)?);
+                    // Nothing here looks at its records.
+                    stage.addresses.stop();
+                    stage
                 }
             };
             match trial(stage, fault, &mut random) {
@@ -166,7 +169,7 @@ fn trial(scene: &mut Scene, fault: Fault, random: &mut SmallRng) -> Result<Sampl
     let limit_ns = system::stall_limit_ns(scene.system.as_ref());
     fault.repair(scene, before)?;
     let line = found?;
-    if line.from_decision(Span::Announced).is_none() {
+    if line.since_decision(Span::Announced).is_none() {
         bail!("the record of the takeover lacks the announcement");
     }
     Ok(Sample { line, stall_ns, calm: stall_ns <= limit_ns })

@@ -70,7 +70,7 @@ struct Figures {
 /// One line about a trial.
 pub fn line(sample: &Sample) -> String {
     let spans = Span::ALL.iter().filter_map(|span| {
-        let ns = sample.line.from_decision(*span)?;
+        let ns = sample.line.since_decision(*span)?;
         Some(format!("{} {}", span.sentence(), shown(ns)))
     });
     format!("ms from the decision: {}; stall {}", spans.collect::<Vec<_>>().join(", "), shown(sample.stall_ns))
@@ -152,7 +152,7 @@ pub fn print_table(cells: &Cells) {
 /// The span of each trial that reached it.
 fn spans(cell: &Cell, span: Span, calm_only: bool) -> Vec<Nanos> {
     let samples = cell.samples.iter().filter(|s| s.calm || !calm_only);
-    samples.filter_map(|s| s.line.from_decision(span)).collect()
+    samples.filter_map(|s| s.line.since_decision(span)).collect()
 }
 
 /// What is asked for, if anything.

@@ -84,7 +84,7 @@ impl Timeline {
     }
 
     /// From the decision to `span`, in nanoseconds, if it was reached.
-    pub fn from_decision(&self, span: Span) -> Option<Nanos> {
+    pub fn since_decision(&self, span: Span) -> Option<Nanos> {
         self.reached.iter().find(|(s, _)| *s == span).map(|(_, at)| at.saturating_sub(self.decided))
     }
 
@@ -131,7 +131,7 @@ mod tests {
             record("lb2", 8, &own),
         ];
         let line = Timeline::of(&records, 8, "lb2", Some(300)).unwrap();
-        let spans = Span::ALL.map(|span| line.from_decision(span).unwrap());
+        let spans = Span::ALL.map(|span| line.since_decision(span).unwrap());
         assert_eq!((line.decided, spans, line.end()), (100, [30, 40, 60, 70, 150, 200], 300));
     }
 
@@ -139,7 +139,7 @@ mod tests {
     fn what_was_not_reached_has_no_span() {
         let records = [record("lb2", 8, &[(PhaseName::Committed, 130)])];
         let line = Timeline::of(&records, 8, "lb2", None).unwrap();
-        assert_eq!((line.from_decision(Span::Known), line.from_decision(Span::FirstAnswer)), (Some(0), None));
+        assert_eq!((line.since_decision(Span::Known), line.since_decision(Span::FirstAnswer)), (Some(0), None));
         assert_eq!(line.end(), 130);
     }
 
