@@ -1,4 +1,4 @@
-//! Baton's benchmarks: failover against the peers, what an idle agent costs, and what the BPF programs cost.
+//! Baton's benchmarks: failover against the peers, the takeover's phases, what an idle agent and the BPF programs cost.
 
 mod failover;
 mod idle;
@@ -6,6 +6,9 @@ mod matrix;
 mod programs;
 mod report;
 mod stats;
+mod takeover;
+mod takeover_report;
+mod timeline;
 
 use clap::{Parser, Subcommand};
 
@@ -20,6 +23,8 @@ struct Arguments {
 enum Verb {
     /// What a client sees of a failover, beside keepalived.
     Failover(failover::Arguments),
+    /// From the decision to the client's first answer, for one VIP and for a thousand.
+    Takeover(takeover::Arguments),
     /// CPU and memory of an idle agent.
     Idle(idle::Arguments),
     /// What the BPF programs cost a packet.
@@ -29,6 +34,7 @@ enum Verb {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().verb {
         Verb::Failover(arguments) => failover::run(&arguments),
+        Verb::Takeover(arguments) => takeover::run(&arguments),
         Verb::Idle(arguments) => idle::run(&arguments),
         Verb::Programs(arguments) => programs::run(&arguments),
     }

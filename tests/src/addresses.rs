@@ -80,12 +80,20 @@ fn tenures(events: &[Event], address: IpAddr, now: Nanos) -> Vec<Tenure> {
     tenures
 }
 
-impl Drop for AddressRecorder {
-    fn drop(&mut self) {
+impl AddressRecorder {
+    /// Ends the recording; what was recorded stays. For experiments with so many addresses that telling an
+    /// observer of each, which is work of the one that adds it, would be part of what is measured.
+    pub fn stop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
+    }
+}
+
+impl Drop for AddressRecorder {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{BufRead, BufReader, Write as _},
+    net::IpAddr,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
@@ -29,7 +30,8 @@ pub const GROUP: &str = "web";
 /// Threads whose name holds this word go on when the rest of an agent is frozen.
 const PULSE: &str = "pulse";
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// An agent that takes longer to answer a request counts as one that does not.
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// Beats and lease of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,12 +77,20 @@ pub struct Baton {
     frozen: Option<Frozen>,
     inspect: Option<Inspect>,
     mounted: bool,
+    vips: Vec<IpAddr>,
 }
 
 impl Baton {
-    /// Agents with a profile. `inspect` reads what the gates recorded.
+    /// Agents with a profile, for the VIPs that every lab reserves. `inspect` reads what the gates recorded.
     pub fn new(profile: Profile, inspect: Option<Inspect>) -> Self {
-        Self { profile, members: Vec::new(), frozen: None, inspect, mounted: false }
+        Self { profile, members: Vec::new(), frozen: None, inspect, mounted: false, vips: Lab::vips().to_vec() }
+    }
+
+    /// The same with other VIPs in the group. The lab's observers look at [`VIP4`], so it should be among them.
+    #[must_use]
+    pub fn with_vips(mut self, vips: Vec<IpAddr>) -> Self {
+        self.vips = vips;
+        self
     }
 
     /// The agent's program: `BATON_BIN`, or `baton` beside the folder of the running test.
@@ -147,7 +157,7 @@ impl Baton {
             let bpf = folder.join("bpf");
             mount("bpf", &bpf, "bpf", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, c"mode=0700")
                 .with_context(|| format!("cannot mount a BPF file system on {}", bpf.display()))?;
-            fs::write(configuration_file(lab, machine), configuration(lab, machine, &self.profile, &key))?;
+            fs::write(configuration_file(lab, machine), configuration(lab, machine, &self.profile, &self.vips, &key))?;
         }
         self.mounted = true;
         Ok(())
@@ -160,7 +170,8 @@ impl Baton {
     }
 }
 
-fn socket(lab: &Lab, machine: &Machine) -> PathBuf {
+/// The control socket of the agent on a voter.
+pub(crate) fn socket(lab: &Lab, machine: &Machine) -> PathBuf {
     Baton::folder(lab, machine).join("run/control.sock")
 }
 
@@ -180,7 +191,7 @@ fn ask(socket: &Path, request: &str) -> Result<String> {
 }
 
 /// The file of one voter: `[this]` differs, the rest is the same everywhere.
-fn configuration(lab: &Lab, me: &Machine, profile: &Profile, key: &Path) -> String {
+fn configuration(lab: &Lab, me: &Machine, profile: &Profile, vips: &[IpAddr], key: &Path) -> String {
     let folder = Baton::folder(lab, me);
     let folder = folder.display();
     let mut text = format!(
@@ -207,12 +218,17 @@ fn configuration(lab: &Lab, me: &Machine, profile: &Profile, key: &Path) -> Stri
         )
         .unwrap_or_default();
     }
-    write!(
-        text,
-        "\n[[group]]\nname = \"{GROUP}\"\n\n[[group.vip]]\naddress = \"{VIP4}/24\"\ndevice = \"front0\"\n\n\
-         [[group.vip]]\naddress = \"{VIP6}/64\"\ndevice = \"front0\"\n"
-    )
-    .unwrap_or_default();
+    write!(text, "\n[[group]]\nname = \"{GROUP}\"\n").unwrap_or_default();
+    for vip in vips {
+        // Those of the front's own networks carry its prefix; all others stand for themselves.
+        let prefix = match vip {
+            IpAddr::V4(v4) if *v4 == VIP4 => 24,
+            IpAddr::V6(v6) if *v6 == VIP6 => 64,
+            IpAddr::V4(_) => 32,
+            IpAddr::V6(_) => 128,
+        };
+        write!(text, "\n[[group.vip]]\naddress = \"{vip}/{prefix}\"\ndevice = \"front0\"\n").unwrap_or_default();
+    }
     text
 }
 

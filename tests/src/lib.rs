@@ -22,6 +22,7 @@ pub mod packet;
 pub mod probe;
 pub mod process;
 pub mod realtime;
+pub mod records;
 pub mod responder;
 pub mod scene;
 pub mod stall;
