@@ -93,17 +93,17 @@ macro_rules! mutations {
 mutations! {
     skip_hold: 3 voters, 100 seeds;
     skip_floor_raise: 3 voters, 100 seeds;
-    skip_reread: 3 voters, 1200 seeds;
+    skip_reread: 3 voters, 2500 seeds;
     floor_zero_after_restart: 3 voters, 100 seeds;
     skip_barrier: 3 voters, 150 seeds;
     skip_hold_after_barrier: 3 voters, 100 seeds;
     skip_owner_barrier: 3 voters, 200 seeds;
-    skip_promise_index_check: 3 voters, 1200 seeds;
+    skip_promise_index_check: 3 voters, 8000 seeds;
     skip_conclusion_floor: 3 voters, 100 seeds;
     skip_move_check: 3 voters, 2500 seeds;
     skip_release_close: 3 voters, 300 seeds;
     reopen_released: 3 voters, 600 seeds;
-    skip_second_floor_check: 3 voters, 600 seeds;
+    skip_second_floor_check: 3 voters, 3000 seeds;
     plain_exchange: 3 voters, 400 seeds;
-    beat_claims_applied: 3 voters, 1000 seeds;
+    beat_claims_applied: 3 voters, 2000 seeds;
 }

@@ -21,6 +21,9 @@ pub struct Arguments {
     /// How many voters: 3 or 5.
     #[arg(long, default_value_t = 3)]
     voters: u8,
+    /// Leave out one rule of the real code, by the name of its mutation: the simulation must then fail.
+    #[arg(long)]
+    without: Option<String>,
 }
 
 /// The verb.
@@ -32,6 +35,9 @@ pub fn verb(arguments: &Arguments) -> Result<()> {
         [("--seeds", arguments.seeds), ("--from", arguments.from), ("--voters", arguments.voters.into())]
     {
         command.arg(name).arg(value.to_string());
+    }
+    if let Some(without) = &arguments.without {
+        command.args(["--without", without]);
     }
     become_it(&mut command)
 }

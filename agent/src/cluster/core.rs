@@ -16,6 +16,7 @@ use super::{
     ids::{Epoch, GroupId, Index, MILLISECOND, Nanos, VoterId},
     message::{Message, Order, Report},
     notices::Notices,
+    orders::Orders,
     out::{Out, Proposals},
     placement::{self, Explanation},
     promises::Promises,
@@ -53,6 +54,7 @@ pub struct Core {
     rounds: Rounds,
     transitions: Transitions,
     steward: Steward,
+    orders: Orders,
     election: Election,
     handover: Handover,
     proposals: Proposals,
@@ -81,6 +83,7 @@ impl Core {
             rounds: Rounds::default(),
             transitions: Transitions::default(),
             steward: Steward::default(),
+            orders: Orders::default(),
             election: Election::default(),
             handover: Handover::default(),
             proposals,
@@ -143,6 +146,7 @@ impl Core {
             Ok(effects) => {
                 self.proposals.settled(entry);
                 self.steward.applied(now, entry);
+                self.orders.applied(entry);
                 effects.into_iter().for_each(|e| self.on_effect(now, e));
             }
             Err(refusal) => {
@@ -198,7 +202,10 @@ impl Core {
             Message::Order(order) => {
                 // Never passed on once more: two voters that each think the other leads would play ball.
                 let leads = self.sight(now).leads();
-                let accepted = if leads { self.on_order(now, order) } else { Err(OrderRefused::NoLeader) };
+                let accepted = match leads {
+                    true => steward::check(&self.sight(now), &order).and_then(|()| self.steward.order(now, order)),
+                    false => Err(OrderRefused::NoLeader),
+                };
                 if let Err(refused) = accepted {
                     self.say(Command::Record(Fact::OrderRefused(refused.to_string())));
                 }
@@ -210,12 +217,8 @@ impl Core {
     pub fn on_order(&mut self, now: Nanos, order: Order) -> Result<(), OrderRefused> {
         self.wake = Some(now);
         steward::check(&self.sight(now), &order)?;
-        let leader = self.view.raft.leader.ok_or(OrderRefused::NoLeader)?;
-        if leader == self.settings.me {
-            return self.steward.order(now, order);
-        }
-        self.say(Command::Send { to: leader, message: Message::Order(order) });
-        Ok(())
+        self.view.raft.leader.ok_or(OrderRefused::NoLeader)?;
+        self.orders.take(now, order)
     }
 
     /// A proposal found no leader, or its leader was deposed: its fate is unknown. The core proposes again from the level.
@@ -321,6 +324,7 @@ impl Core {
             }
         }
         self.rounds.step(&sight, &mut self.promises, &mut out);
+        self.orders.step(&sight, &mut self.steward, &mut out);
         self.steward.step(&sight, self.rounds.any(), &mut out);
         let moving = state.groups.values().any(|g| g.movement.is_some());
         let busy = self.rounds.any() || moving;

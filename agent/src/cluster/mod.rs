@@ -16,6 +16,7 @@ pub mod lease;
 pub mod message;
 pub mod mutations;
 mod notices;
+mod orders;
 mod out;
 pub mod placement;
 mod promises;

@@ -6,6 +6,7 @@ use super::{
     entry::Entry,
     ids::{GroupId, Index, MILLISECOND, Nanos, Role, VoterId},
     message::Order,
+    orders,
     out::Out,
     placement,
     rounds::SETTLE,
@@ -48,6 +49,9 @@ struct Watch {
 impl Steward {
     /// Takes an operator's order; the caller has checked it.
     pub(super) fn order(&mut self, now: Nanos, order: Order) -> Result<(), OrderRefused> {
+        if self.orders.iter().any(|(waiting, _)| *waiting == order) {
+            return Ok(());
+        }
         if self.orders.len() >= ORDERS_MAX {
             return Err(OrderRefused::Busy(ORDERS_MAX));
         }
@@ -57,17 +61,9 @@ impl Steward {
 
     /// An entry was applied: an order that it carries out is done.
     pub(super) fn applied(&mut self, now: Nanos, entry: &Entry) {
-        match entry {
-            Entry::Prepare { group, to, .. } => {
-                self.orders.retain(|(o, _)| *o != Order::Move { group: group.clone(), to: *to });
-            }
-            Entry::Standby { node, on } => {
-                self.orders.retain(|(o, _)| *o != Order::Standby { node: *node, on: *on });
-            }
-            Entry::Abandon { group, .. } => {
-                self.paused.insert(group.clone(), now.saturating_add(MOVE_PAUSE));
-            }
-            _ => {}
+        self.orders.retain(|(order, _)| !orders::carries_out(entry, order));
+        if let Entry::Abandon { group, .. } = entry {
+            self.paused.insert(group.clone(), now.saturating_add(MOVE_PAUSE));
         }
     }
 

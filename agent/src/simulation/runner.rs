@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{LEGEND, Options, Report, Statistics, Violation, run, run_once};
+use super::{LEGEND, Mutation, Options, Report, Statistics, Violation, run, run_once};
 
 /// Lines of the trace that a failing run prints.
 const LINES_PRINTED: usize = 400;
@@ -99,8 +99,11 @@ impl Summary {
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub fn main_loop(seeds: u64, from: u64, voters: u8) -> io::Result<bool> {
-    let options = Options::new(voters);
+pub fn main_loop(seeds: u64, from: u64, voters: u8, mutation: Option<Mutation>) -> io::Result<bool> {
+    let mut options = Options::new(voters);
+    if let Some(mutation) = mutation {
+        options = options.without(mutation);
+    }
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let summary = first_failing(from, seeds, &options, threads, |done| eprintln!("{done} of {seeds} seeds"));
     let mut out = io::stdout().lock();

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use baton::simulation::Mutation;
 use clap::Parser;
 
 /// Runs the cluster core through random faults; a seed that fails is printed with its trace.
@@ -17,10 +18,17 @@ struct Arguments {
     /// How many voters: 3 or 5.
     #[arg(long, default_value = "3", value_parser = ["3", "5"])]
     voters: String,
+    /// Leave out one rule, by the mutation's name: the simulation must find what it was good for.
+    #[arg(long)]
+    without: Option<String>,
 }
 
 fn main() -> Result<ExitCode> {
-    let Arguments { seeds, from, voters } = Arguments::parse();
-    let good = baton::simulation::main_loop(seeds, from, voters.parse()?)?;
+    let Arguments { seeds, from, voters, without } = Arguments::parse();
+    let mutation = match &without {
+        Some(name) => Some(Mutation::named(name).with_context(|| format!("no mutation is named {name}"))?),
+        None => None,
+    };
+    let good = baton::simulation::main_loop(seeds, from, voters.parse()?, mutation)?;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
