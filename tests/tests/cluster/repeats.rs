@@ -1,6 +1,6 @@
 //! One failover after another.
 
-use std::{collections::BTreeSet, fs};
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use baton_lab::{baton::Baton, lock::Exclusive, scene::Scene, trial::Fault};
@@ -32,11 +32,10 @@ fn the_owner_dies_comes_back_and_then_the_new_owner_dies() -> Result<()> {
 /// An agent that comes back replays the log: what that moved long ago makes no second record.
 fn told_once(scene: &Scene) -> Result<()> {
     for machine in &scene.lab.nodes {
-        let path = Baton::folder(&scene.lab, machine).join("data/failovers.jsonl");
-        let text = fs::read_to_string(&path).with_context(|| format!("no records in {}", path.display()))?;
+        let text = Baton::command(&scene.lab, machine, &["events", "--json"])?;
         let mut changes = BTreeSet::new();
         for line in text.lines() {
-            let record: Value = serde_json::from_str(line)?;
+            let record: Value = serde_json::from_str(line).with_context(|| format!("no record: {line}"))?;
             // Rounds that moved nothing are about no group.
             if record["group"].is_string() {
                 let change = ["epoch", "from", "to"].map(|key| record[key].to_string());
