@@ -1,6 +1,7 @@
 //! Baton as a system under test: one agent a voter, one shared configuration, private BPF file systems.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     fs,
     io::{BufRead, BufReader, Write as _},
@@ -78,18 +79,45 @@ pub struct Baton {
     inspect: Option<Inspect>,
     mounted: bool,
     vips: Vec<IpAddr>,
+    /// Machines whose agent finds no BPF file system.
+    bare: BTreeSet<String>,
+    /// Further lines of the group.
+    placement: String,
 }
 
 impl Baton {
     /// Agents with a profile, for the VIPs that every lab reserves. `inspect` reads what the gates recorded.
     pub fn new(profile: Profile, inspect: Option<Inspect>) -> Self {
-        Self { profile, members: Vec::new(), frozen: None, inspect, mounted: false, vips: Lab::vips().to_vec() }
+        Self {
+            profile,
+            members: Vec::new(),
+            frozen: None,
+            inspect,
+            mounted: false,
+            vips: Lab::vips().to_vec(),
+            bare: BTreeSet::new(),
+            placement: String::new(),
+        }
     }
 
     /// The same with other VIPs in the group. The lab's observers look at [`VIP4`], so it should be among them.
     #[must_use]
     pub fn with_vips(mut self, vips: Vec<IpAddr>) -> Self {
         self.vips = vips;
+        self
+    }
+
+    /// The agent on this machine will find no place for its BPF maps. On a node it is allowed to go on without.
+    #[must_use]
+    pub fn without_bpf(mut self, machine: &str) -> Self {
+        self.bare.insert(machine.to_owned());
+        self
+    }
+
+    /// Further lines of the group's configuration, such as `failback = true`.
+    #[must_use]
+    pub fn placed_by(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.placement);
         self
     }
 
@@ -155,12 +183,63 @@ impl Baton {
                 fs::create_dir_all(folder.join(part))?;
             }
             let bpf = folder.join("bpf");
+            fs::write(configuration_file(lab, machine), self.configuration(lab, machine, &key))?;
+            if self.bare.contains(&machine.name) {
+                // Nothing can be mounted on a file.
+                fs::remove_dir(&bpf)?;
+                fs::write(&bpf, "")?;
+                continue;
+            }
             mount("bpf", &bpf, "bpf", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, c"mode=0700")
                 .with_context(|| format!("cannot mount a BPF file system on {}", bpf.display()))?;
-            fs::write(configuration_file(lab, machine), configuration(lab, machine, &self.profile, &self.vips, &key))?;
         }
         self.mounted = true;
         Ok(())
+    }
+
+    /// The file of one voter: `[this]` differs, the rest is the same everywhere.
+    fn configuration(&self, lab: &Lab, me: &Machine, key: &Path) -> String {
+        let folder = Self::folder(lab, me);
+        let folder = folder.display();
+        let mut text = format!(
+            "[cluster]\nname = \"{CLUSTER}\"\nkey_file = \"{}\"\n{}port = 7420\n\n[this]\nname = \"{}\"\n\
+             data_dir = \"{folder}/data\"\nrun_dir = \"{folder}/run\"\nbpffs = \"{folder}/bpf\"\n\
+             metrics = \"127.0.0.1:9420\"\nrealtime = true\n",
+            key.display(),
+            self.profile.line,
+            me.name
+        );
+        if self.bare.contains(&me.name) && me.front.is_some() {
+            text.push_str("unenforced_lease = true\n");
+        }
+        for voter in lab.voters() {
+            let backplane: Vec<_> = voter.backplane.iter().map(|a| format!("\"{a}\"")).collect();
+            let (role, front) = match voter.front {
+                Some(_) => ("node", "front = [\"front0\"]\n"),
+                None => ("arbiter", ""),
+            };
+            // Writing to a string cannot fail.
+            write!(
+                text,
+                "\n[[voter]]\nid = {}\nname = \"{}\"\nrole = \"{role}\"\nbackplane = [{}]\n{front}",
+                voter.id,
+                voter.name,
+                backplane.join(", ")
+            )
+            .unwrap_or_default();
+        }
+        write!(text, "\n[[group]]\nname = \"{GROUP}\"\n{}\n", self.placement).unwrap_or_default();
+        for vip in &self.vips {
+            // Those of the front's own networks carry its prefix; all others stand for themselves.
+            let prefix = match vip {
+                IpAddr::V4(v4) if *v4 == VIP4 => 24,
+                IpAddr::V6(v6) if *v6 == VIP6 => 64,
+                IpAddr::V4(_) => 32,
+                IpAddr::V6(_) => 128,
+            };
+            write!(text, "\n[[group.vip]]\naddress = \"{vip}/{prefix}\"\ndevice = \"front0\"\n").unwrap_or_default();
+        }
+        text
     }
 
     /// The statuses of all voters whose agent answers.
@@ -171,7 +250,7 @@ impl Baton {
 }
 
 /// The control socket of the agent on a voter.
-pub(crate) fn socket(lab: &Lab, machine: &Machine) -> PathBuf {
+pub fn socket(lab: &Lab, machine: &Machine) -> PathBuf {
     Baton::folder(lab, machine).join("run/control.sock")
 }
 
@@ -188,48 +267,6 @@ fn ask(socket: &Path, request: &str) -> Result<String> {
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer)?;
     Ok(answer)
-}
-
-/// The file of one voter: `[this]` differs, the rest is the same everywhere.
-fn configuration(lab: &Lab, me: &Machine, profile: &Profile, vips: &[IpAddr], key: &Path) -> String {
-    let folder = Baton::folder(lab, me);
-    let folder = folder.display();
-    let mut text = format!(
-        "[cluster]\nname = \"{CLUSTER}\"\nkey_file = \"{}\"\n{}port = 7420\n\n[this]\nname = \"{}\"\n\
-         data_dir = \"{folder}/data\"\nrun_dir = \"{folder}/run\"\nbpffs = \"{folder}/bpf\"\n\
-         metrics = \"127.0.0.1:9420\"\nrealtime = true\n",
-        key.display(),
-        profile.line,
-        me.name
-    );
-    for voter in lab.voters() {
-        let backplane: Vec<_> = voter.backplane.iter().map(|a| format!("\"{a}\"")).collect();
-        let (role, front) = match voter.front {
-            Some(_) => ("node", "front = [\"front0\"]\n"),
-            None => ("arbiter", ""),
-        };
-        // Writing to a string cannot fail.
-        write!(
-            text,
-            "\n[[voter]]\nid = {}\nname = \"{}\"\nrole = \"{role}\"\nbackplane = [{}]\n{front}",
-            voter.id,
-            voter.name,
-            backplane.join(", ")
-        )
-        .unwrap_or_default();
-    }
-    write!(text, "\n[[group]]\nname = \"{GROUP}\"\n").unwrap_or_default();
-    for vip in vips {
-        // Those of the front's own networks carry its prefix; all others stand for themselves.
-        let prefix = match vip {
-            IpAddr::V4(v4) if *v4 == VIP4 => 24,
-            IpAddr::V6(v6) if *v6 == VIP6 => 64,
-            IpAddr::V4(_) => 32,
-            IpAddr::V6(_) => 128,
-        };
-        write!(text, "\n[[group.vip]]\naddress = \"{vip}/{prefix}\"\ndevice = \"front0\"\n").unwrap_or_default();
-    }
-    text
 }
 
 fn group(status: &Value) -> &Value {

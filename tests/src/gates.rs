@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The row of the lab's only group in the gate's table.
-const SLOT: u32 = 0;
+pub const SLOT: u32 = 0;
 
 /// Reads the tenures of the lab's group from all nodes.
 pub const INSPECT: Option<Inspect> = Some(tenures);

@@ -163,6 +163,8 @@ impl Core {
                 self.detector.concluded(now, node);
                 self.say(Command::Record(Fact::Concluded(node)));
             }
+            // Before the own barrier the log is replayed: what it moved then is long known.
+            Effect::Owner { .. } if !self.is_started() => {}
             Effect::Owner { group, epoch, from, to, cause } => {
                 self.say(Command::Record(Fact::OwnerChanged { group, epoch, from, to, cause }));
             }

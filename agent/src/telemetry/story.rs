@@ -41,6 +41,8 @@ pub(super) struct Draft {
     /// Sorted by instant, never empty.
     pub steps: Vec<Step>,
     changed: Nanos,
+    /// The epoch of the old owner: what stops there names it.
+    ended: Epoch,
 }
 
 /// What is known of the newest round about a node.
@@ -107,6 +109,10 @@ impl Story {
         let Some((group, epoch)) = mark.place() else {
             return;
         };
+        if epoch == 0 {
+            // The clearing at an agent's start belongs to no change of owner.
+            return;
+        }
         let (phase, detail) = mark.phase();
         let me = self.me;
         let story = self.open.iter_mut().rev().find(|s| belongs(s, me, group, epoch, phase));
@@ -184,12 +190,18 @@ impl Story {
             (None, None, _) => return,
             _ => {
                 let mut steps = from.map_or_else(Vec::new, |node| self.round_steps(node, at, cause));
+                // A release leaves the epoch as it is; every other change begins a new one.
                 let given_up = to.is_none() && !taken_away(cause);
-                push(&mut steps, if given_up { PhaseName::Released } else { PhaseName::Committed }, at, String::new());
+                let (phase, ended) = match given_up {
+                    true => (PhaseName::Released, epoch),
+                    false => (PhaseName::Committed, epoch.saturating_sub(1)),
+                };
+                push(&mut steps, phase, at, String::new());
                 if self.open.len() == OPEN_MAX {
                     self.open.pop_front();
                 }
-                self.open.push_back(Draft { group: Some(group.clone()), epoch, cause, from, to, steps, changed: at });
+                let group = Some(group.clone());
+                self.open.push_back(Draft { group, epoch, cause, from, to, steps, changed: at, ended });
             }
         }
         self.take_early(group);
@@ -227,16 +239,13 @@ const fn taken_away(cause: Cause) -> bool {
     matches!(cause, Cause::Silent | Cause::NoLease | Cause::Wedged)
 }
 
-/// Whether a mark is part of a story. What ends names the epoch that ended, one before the story's, or the story's while
-/// it has no new owner yet.
+/// Whether a mark is part of a story. What ends names the epoch that ended.
 fn belongs(story: &Draft, me: VoterId, group: &GroupId, epoch: Epoch, phase: PhaseName) -> bool {
     if story.group.as_ref() != Some(group) {
         return false;
     }
     match phase {
-        PhaseName::GateClosed | PhaseName::Stopped => {
-            story.from == Some(me) && (story.epoch == epoch + 1 || story.to.is_none() && story.epoch == epoch)
-        }
+        PhaseName::GateClosed | PhaseName::Stopped => story.from == Some(me) && story.ended == epoch,
         _ => story.to == Some(me) && story.epoch == epoch,
     }
 }
@@ -257,7 +266,7 @@ fn moved_nothing(node: VoterId, round: Round) -> Option<Draft> {
         return None;
     }
     let cause = round.cause.unwrap_or(Cause::Silent);
-    Some(Draft { group: None, epoch: 0, cause, from: Some(node), to: None, steps: round.steps, changed: 0 })
+    Some(Draft { group: None, epoch: 0, cause, from: Some(node), to: None, steps: round.steps, changed: 0, ended: 0 })
 }
 
 /// Adds a step. All but promises and resources happen once: the first counts.

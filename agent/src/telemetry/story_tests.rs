@@ -81,6 +81,50 @@ fn a_release_and_its_assignment_are_one_record() {
     assert_eq!(phases(&told[0]), [(P::GateClosed, 90), (P::Released, 100), (P::Committed, 150), (P::Stopped, 170)]);
 }
 
+/// The agent stops whatever an earlier one left, and says epoch 0: the first release after it is not its doing.
+#[test]
+fn the_clearing_at_the_start_is_no_part_of_the_first_failover() {
+    let mut s = Story::new(A);
+    s.mark(50, &Mark::Stopped { group: web(), epoch: 0 });
+    s.mark(50, &Mark::GateClosed { group: web(), epoch: 0 });
+    assert!(!s.is_busy());
+    s.mark(240, &Mark::GateClosed { group: web(), epoch: 1 });
+    tell(&mut s, 250, changed(1, Some(A), None, Cause::FrontDown));
+    s.mark(255, &Mark::Stopped { group: web(), epoch: 1 });
+    tell(&mut s, 260, changed(2, None, Some(B), Cause::FrontDown));
+    let told = s.settle(270);
+    assert_eq!(told.len(), 1);
+    use PhaseName as P;
+    assert_eq!(phases(&told[0]), [(P::GateClosed, 240), (P::Released, 250), (P::Stopped, 255), (P::Committed, 260)]);
+}
+
+/// A stop of the epoch before the one that was given up (rule 8: regained, so run anew) is another story's.
+#[test]
+fn the_stop_of_an_earlier_epoch_is_no_part_of_a_release() {
+    let mut s = Story::new(A);
+    s.mark(90, &Mark::Stopped { group: web(), epoch: 3 });
+    tell(&mut s, 100, changed(4, Some(A), None, Cause::Shutdown));
+    tell(&mut s, 150, changed(5, None, Some(B), Cause::Shutdown));
+    s.mark(170, &Mark::Stopped { group: web(), epoch: 4 });
+    let told = s.settle(180);
+    use PhaseName as P;
+    assert_eq!(phases(&told[0]), [(P::Released, 100), (P::Committed, 150), (P::Stopped, 170)]);
+}
+
+/// A group that was taken away without a new owner began a new epoch; its old owner stops the one before.
+#[test]
+fn the_old_owner_of_a_group_that_nobody_took_tells_of_its_stop() {
+    let mut s = Story::new(A);
+    tell(&mut s, 100, changed(4, Some(A), None, Cause::NoLease));
+    s.mark(110, &Mark::GateClosed { group: web(), epoch: 3 });
+    s.mark(120, &Mark::Stopped { group: web(), epoch: 3 });
+    tell(&mut s, 200, changed(5, None, Some(B), Cause::NoLease));
+    let told = s.settle(300);
+    use PhaseName as P;
+    let expected = [(P::Committed, 100), (P::GateClosed, 110), (P::Stopped, 120)];
+    assert_eq!(phases(&told[0]), expected, "the commit is told once");
+}
+
 #[test]
 fn a_group_that_nobody_can_take_is_recorded_too() {
     let mut s = Story::new(B);

@@ -15,6 +15,8 @@ fn an_owner_that_restarts_keeps_its_group_and_opens_after_its_barrier() {
     let gate = position(&commands, |c| is_gate(c, true));
     let index = position(&commands, |c| matches!(c, Command::SetGateIndex(_)));
     assert!(barrier < leftover && leftover < gate && barrier < index, "{commands:?}");
+    let replayed = commands.iter().find(|c| matches!(c, Command::Record(Fact::OwnerChanged { .. })));
+    assert_eq!(replayed, None, "what the log replays is no news");
     lab.assert_safe();
 }
 
