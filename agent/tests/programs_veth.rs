@@ -251,10 +251,14 @@ fn the_gate_holds_a_vip_on_the_wire_until_role_and_lease_allow_it() {
     let node = &pair.one;
     node.namespace.ip(&format!("addr add {vip}/32 dev one"));
     let front = Device { ifindex: node.namespace.ifindex("one"), name: "one".into() };
-    let config =
-        KernelConfig { links: Vec::new(), fronts: vec![front], ..pair.config(node, 1, LinkHook::Tc, Chain::Auto) };
+    // No call after attach is needed: a gate that did not know its VIPs from the start would let them pass meanwhile.
+    let config = KernelConfig {
+        links: Vec::new(),
+        fronts: vec![front],
+        vips: vec![(IpAddr::V4(vip), 7)],
+        ..pair.config(node, 1, LinkHook::Tc, Chain::Auto)
+    };
     let kernel = node.namespace.run(move || kernel::attach(&config)).expect("the gate attaches");
-    kernel.set_vips(&[(IpAddr::V4(vip), 7)]).expect("a VIP");
     let tables = kernel.tables();
     let server = node.namespace.run(move || UdpSocket::bind((vip, 9000)).expect("bound"));
     server.set_nonblocking(true).expect("non-blocking");
