@@ -5,6 +5,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 /// The name of a segment.
@@ -30,8 +31,13 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<u64>> {
     Ok(segments)
 }
 
-/// Makes a segment of zeros that is durable under its name, unless it exists.
+/// One segment is made at a time: the log's thread and its helper may want the same one at once, and whoever came second would
+/// write zeros into, or put an empty file in the place of, what the other one has begun to fill.
+static MAKING: Mutex<()> = Mutex::new(());
+
+/// Makes a segment of zeros that is durable under its name, unless it exists. Waits for a segment that is being made.
 pub(super) fn create(folder: &Path, segment: u64, bytes: u64) -> io::Result<()> {
+    let _one = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let path = path(folder, segment);
     if path.try_exists()? {
         return Ok(());
@@ -72,4 +78,27 @@ pub(super) fn clear(file: &File, offset: u64) -> io::Result<()> {
         file.sync_all()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_that_two_threads_make_at_once_is_made_once_and_keeps_what_is_written_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 1..=100 {
+            std::thread::scope(|scope| {
+                let helper = scope.spawn(|| create(folder.path(), number, 1 << 18));
+                create(folder.path(), number, 1 << 18).unwrap();
+                let file = open(folder.path(), number).unwrap();
+                file.write_all_at(&[7; 1 << 18], 0).unwrap();
+                helper.join().unwrap().unwrap();
+                assert!(
+                    fs::read(path(folder.path(), number)).unwrap() == [7; 1 << 18],
+                    "segment {number} was overwritten"
+                );
+            });
+        }
+    }
 }
