@@ -62,6 +62,8 @@ use crate::{
 
 /// How long an orderly stop may take: releases are two commits each.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
+/// Requests that may wait until raft is up.
+const EARLY_MAX: usize = 64;
 /// How long the core thread may take to end after that.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
@@ -278,10 +280,15 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
     };
     info!("looking for the other voters");
     let started = Quorum::start(quorum_config, Arc::clone(&channel));
+    let mut early = Vec::new();
     let (quorum, mut applied) = tokio::select! {
         started = started => started?,
-        () = stop_requested(&mut inputs) => return Ok(Ended::Stopped),
+        () = stop_requested(&mut inputs, &mut early) => return Ok(Ended::Stopped),
     };
+    for input in early {
+        // The receiver is in this very function.
+        drop(sender.send(input));
+    }
     let quorum = Arc::new(quorum);
 
     tokio::task::spawn_local({
@@ -391,13 +398,17 @@ async fn watch_network(mut watch: Watch, sender: mpsc::UnboundedSender<Input>) {
     }
 }
 
-/// Waits for the order to stop while raft is not up yet; nothing is owned then. Other requests wait for the driver.
-async fn stop_requested(inputs: &mut mpsc::UnboundedReceiver<Input>) {
+/// Waits for the order to stop while raft is not up yet; nothing is owned then. What else is asked meanwhile is kept for the driver,
+/// up to a bound.
+async fn stop_requested(inputs: &mut mpsc::UnboundedReceiver<Input>, early: &mut Vec<Input>) {
     while let Some(input) = inputs.recv().await {
         if let Input::Request(Request::Stop { done, .. }) = input {
             // Whoever asked may have gone.
             done.send(()).ok();
             return;
+        }
+        if early.len() < EARLY_MAX {
+            early.push(input);
         }
     }
 }
@@ -458,5 +469,24 @@ fn outcome(ended: Result<anyhow::Result<Ended>, oneshot::error::RecvError>) -> a
 fn join(core: JoinHandle<()>) {
     if core.is_finished() && core.join().is_err() {
         error!("the core thread panicked");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_is_asked_before_raft_is_up_waits_for_the_driver_and_a_stop_does_not() {
+        let (sender, mut inputs) = mpsc::unbounded_channel();
+        let (reply, mut answer) = oneshot::channel();
+        sender.send(Input::Request(Request::Metrics(reply))).unwrap();
+        let (done, is_done) = oneshot::channel();
+        sender.send(Input::Request(Request::Stop { done, within: 0 })).unwrap();
+        let mut early = Vec::new();
+        stop_requested(&mut inputs, &mut early).await;
+        is_done.await.unwrap();
+        assert!(matches!(early[..], [Input::Request(Request::Metrics(_))]));
+        assert_eq!(answer.try_recv().err(), Some(oneshot::error::TryRecvError::Empty), "it is still to be answered");
     }
 }
