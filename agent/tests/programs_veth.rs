@@ -14,7 +14,7 @@ use baton::{
     clock,
     cluster::ids::{Incarnation, VoterId},
     kernel::{
-        self, Chain, Device, Hook, Kernel, KernelConfig, LinkConfig, LinkHook, Mechanism, Said, Tables,
+        self, Chain, Device, Hook, Kernel, KernelConfig, KernelError, LinkConfig, LinkHook, Mechanism, Said, Tables,
         inspect::Inspector,
     },
 };
@@ -22,6 +22,8 @@ use kernel_support::{
     PORT, config,
     namespace::{BpfMount, Namespace, wait_until},
 };
+
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 const LEASE_NS: u64 = 3_600_000_000_000;
 
@@ -251,10 +253,14 @@ fn the_gate_holds_a_vip_on_the_wire_until_role_and_lease_allow_it() {
     let node = &pair.one;
     node.namespace.ip(&format!("addr add {vip}/32 dev one"));
     let front = Device { ifindex: node.namespace.ifindex("one"), name: "one".into() };
-    let config =
-        KernelConfig { links: Vec::new(), fronts: vec![front], ..pair.config(node, 1, LinkHook::Tc, Chain::Auto) };
+    // No call after attach is needed: a gate that did not know its VIPs from the start would let them pass meanwhile.
+    let config = KernelConfig {
+        links: Vec::new(),
+        fronts: vec![front],
+        vips: vec![(IpAddr::V4(vip), 7)],
+        ..pair.config(node, 1, LinkHook::Tc, Chain::Auto)
+    };
     let kernel = node.namespace.run(move || kernel::attach(&config)).expect("the gate attaches");
-    kernel.set_vips(&[(IpAddr::V4(vip), 7)]).expect("a VIP");
     let tables = kernel.tables();
     let server = node.namespace.run(move || UdpSocket::bind((vip, 9000)).expect("bound"));
     server.set_nonblocking(true).expect("non-blocking");
@@ -388,4 +394,20 @@ fn user_space_takes_over_from_programs_that_were_left() {
         beat_until(&one.tables(), &first, 2, 0, "a lease by user space", || one.tables().lease_end() > 0);
         one.unpin_all().expect("everything goes");
     }
+}
+
+#[test]
+fn user_space_does_not_begin_where_programs_that_were_left_cannot_be_removed() {
+    let pair = Pair::new();
+    drop(pair.attach(&pair.two, 1, LinkHook::Tc, Chain::Auto));
+    let config = pair.config(&pair.two, 2, LinkHook::Tc, Chain::Auto);
+    // A folder that something is mounted on cannot be removed: the programs would go on answering by their own floors.
+    let pins = pair.mount.path().join("baton/test-node_2");
+    mount_bind(&pins, &pins).expect("mounted");
+    let refused = config.clone();
+    let error = pair.two.namespace.run(move || kernel::in_memory(&refused).err());
+    unmount(&pins, UnmountFlags::DETACH).expect("unmounted");
+    let error = error.expect("refused");
+    assert!(matches!(error, KernelError::Pin { .. }), "{error}");
+    pair.two.namespace.run(move || kernel::in_memory(&config)).expect("nothing is in the way any more");
 }

@@ -259,3 +259,58 @@ async fn a_peer_that_takes_nothing_is_dropped_and_comes_back() {
     drop(stop.0);
     peer.join().expect("ended");
 }
+
+#[tokio::test]
+async fn a_link_follows_its_heartbeats_and_calls_in_flight_are_answered() {
+    let ((one, _in_one), (two, _in_two)) = Pair::new().connected().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let calls = echo(&two, Some(Arc::clone(&gate)));
+    for round in 1..=3 {
+        let body = Bytes::from(round.to_string());
+        let call = one.call(TWO, 1, body.clone(), LONG);
+        let faults = async {
+            wait("the request arrives", || calls.load(Relaxed) == round).await;
+            let (made, lost) = (counted(&one, "connections"), counted(&one, "disconnections"));
+            for link in 0..2 {
+                one.heartbeats(TWO, link, false);
+            }
+            wait("both connections are closed", || counted(&one, "disconnections") >= lost + 2).await;
+            for link in 0..2 {
+                one.heartbeats(TWO, link, true);
+            }
+            wait("both links are connected anew", || counted(&one, "connections") >= made + 2).await;
+            both_links(&two, ONE).await;
+            gate.add_permits(1);
+        };
+        let (reply, ()) = tokio::join!(call, faults);
+        assert_eq!(reply, Ok(body));
+        assert_eq!(calls.load(Relaxed), round, "carried out once");
+        both_links(&one, TWO).await;
+    }
+    // Of links and voters that there are not, nothing is known.
+    one.heartbeats(TWO, 7, false);
+    one.heartbeats(TWO, 7, true);
+    one.heartbeats(VoterId(8), 0, true);
+    assert_eq!(one.connected(TWO), [true, true]);
+}
+
+#[tokio::test]
+async fn an_attempt_that_began_on_a_dead_link_is_given_up_when_the_heartbeats_are_back() {
+    let pair = Pair::new();
+    // Something accepts in the peer's place and says nothing, as a dead link does: each attempt lasts until its time is over.
+    let silent = tokio::net::TcpListener::bind((pair.links(TWO)[0], pair.port)).await.expect("bound");
+    let (one, _incoming) = pair.start(ONE, 1, "key", "cluster");
+    let start = Instant::now();
+    loop {
+        assert!(start.elapsed() < LONG, "every attempt lasted to its end");
+        let attempt = silent.accept().await.expect("an attempt");
+        let slow = counted(&one, "slow_handshakes");
+        one.heartbeats(TWO, 0, true);
+        let again = silent.accept().await.expect("another attempt");
+        // No attempt ran out of time between the two; on a stalled machine one may, and then it is tried again.
+        if counted(&one, "slow_handshakes") == slow {
+            drop((attempt, again));
+            break;
+        }
+    }
+}

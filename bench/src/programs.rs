@@ -134,6 +134,7 @@ fn configuration() -> KernelConfig {
         links: Vec::new(),
         fronts: Vec::new(),
         others: Vec::new(),
+        vips: Vec::new(),
         chain: Chain::Auto,
     }
 }

@@ -197,6 +197,23 @@ fn healed_partition_with_the_clients_cache_pointing_at_the_loser() -> Result<()>
 }
 
 #[test]
+fn a_front_that_was_made_again_is_not_served_before_the_agent_starts_again() -> Result<()> {
+    let _one = Exclusive::take()?;
+    let mut scene = scene("front-anew")?;
+    let owner = scene.steady(LIMIT)?;
+    let ns = scene.lab.nodes[owner].ns.clone();
+    // Another device under the front's name, as when its driver is loaded again: the gate went with the former one.
+    ns.ip("link set front0 down\nlink set front0 name former0\nlink add front0 type veth peer name spare0\nlink set spare0 up\nlink set front0 up")?;
+    scene.served_by_another(owner, SERVED, LIMIT)?;
+    wait::until(LIMIT, "the agent to end", || Ok(scene.system.process(owner).is_none_or(|agent| !agent.is_running())))?;
+    ensure!(scene.system.logs().contains("the gate is not on it"), "it says why: {}", scene.system.logs());
+    ns.ip("link del front0\nlink set former0 name front0\nlink set front0 up")?;
+    scene.system.start(&scene.lab)?;
+    scene.steady(LIMIT)?;
+    no_overlap(&mut scene)
+}
+
+#[test]
 fn deleted_address_comes_back() -> Result<()> {
     let _one = Exclusive::take()?;
     let mut scene = scene("deleted")?;

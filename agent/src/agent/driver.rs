@@ -62,7 +62,7 @@ pub struct Driver {
     pub(super) links: BTreeMap<(VoterId, usize), bool>,
     /// Entries that their compare-and-set refused.
     pub(super) entries_refused: u64,
-    /// Why raft has stopped, once it has.
+    /// Why the agent cannot go on, once it cannot.
     pub(super) broken: Option<String>,
 }
 
@@ -83,7 +83,7 @@ pub enum Ended {
 
 impl Driver {
     /// Runs until an orderly stop, or until the core cannot go on. `wake` is the pulse's event.
-    pub async fn run(mut self, wake: AsyncFd<OwnedFd>) -> io::Result<Ended> {
+    pub async fn run(&mut self, wake: AsyncFd<OwnedFd>) -> io::Result<Ended> {
         let timer = Timer::new()?;
         loop {
             self.pulse.token.fetch_add(1, Relaxed);
@@ -91,8 +91,14 @@ impl Driver {
             if let Some(halt) = self.settle() {
                 return Ok(Ended::Halted(halt));
             }
+            if let Some(device) = self.network.ungated() {
+                self.broken = Some(format!(
+                    "front device {device} was made again, and the gate is not on it: start the agent again (systemd does) to put \
+                     it there"
+                ));
+            }
             if let Some(why) = self.broken.take() {
-                return Ok(Ended::Halted(format!("the replicated log has stopped: {why}")));
+                return Ok(Ended::Halted(why));
             }
             if self.stopped() {
                 return Ok(Ended::Stopped);
@@ -157,7 +163,10 @@ impl Driver {
             Input::Message(from, message) => self.core.on_message(now, from, message),
             Input::ProposalFailed(entry) => self.core.on_proposal_failed(now, &entry),
             Input::Raft => {}
-            Input::RaftEnded => self.broken = Some(self.quorum.failure().unwrap_or_default()),
+            Input::RaftEnded => {
+                let why = self.quorum.failure().unwrap_or_default();
+                self.broken = Some(format!("the replicated log has stopped: {why}"));
+            }
             Input::Executor(report) => self.executor_says(now, report),
             Input::Network(event) => {
                 for (device, up) in self.network.note(&event) {
@@ -207,6 +216,8 @@ impl Driver {
         for _ in 0..STEPS_MAX {
             let view = self.view();
             let commands = self.core.step(clock::now(), &view);
+            // In a beat a voter's bit is its number less one.
+            self.pulse.silent.store(u32::from(self.core.silent() >> 1), Relaxed);
             if commands.is_empty() {
                 return None;
             }
@@ -262,7 +273,10 @@ impl Driver {
                     debug!(%group, "the log names a group that the configuration here does not");
                     return None;
                 };
-                self.kernel.tables().set_gate(slot, epoch, open);
+                if !self.kernel.tables().set_gate(slot, epoch, open) {
+                    // The configuration allows no more groups than there are rows: a gate that cannot be moved is no gate.
+                    return Some(format!("group {group} has no row in the gate (row {slot})"));
+                }
                 let mark = if open { Mark::GateOpen { group, epoch } } else { Mark::GateClosed { group, epoch } };
                 self.recorder.mark(clock::now(), mark);
             }

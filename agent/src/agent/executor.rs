@@ -5,7 +5,11 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -16,15 +20,18 @@ use tracing::{error, warn};
 use super::inputs::Input;
 use crate::{
     clock,
-    cluster::ids::{Epoch, GroupId, Nanos},
+    cluster::ids::{Epoch, GroupId, MILLISECOND, Nanos},
     netlink::{announce::Schedule, watch::Event},
     realtime,
     resources::{Context, Health, Operation, Resource, ResourceError, Work},
     telemetry::{mark::Mark, recorder::Recorder},
 };
 
-/// Jobs that may wait. Orders of the core are few; a flood of network events may be dropped, since the monitor finds what they said.
-const JOBS_MAX: usize = 4096;
+/// Network events that may wait; what comes beyond is dropped, and everything is looked at once instead. Orders of the core are
+/// never dropped, since it would wait for their report for ever: it has at most a start or a stop of each group under way.
+const EVENTS_MAX: usize = 4096;
+/// After how long a stop that failed is tried again.
+const STOP_AGAIN: Nanos = 1_000 * MILLISECOND;
 /// The longest that the thread sleeps.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -65,8 +72,36 @@ pub struct Stack {
 /// The handle of the executor's thread.
 #[derive(Debug)]
 pub struct Executor {
-    jobs: SyncSender<Job>,
+    jobs: mpsc::Sender<Job>,
+    events: Arc<Events>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// The network events in the queue.
+#[derive(Debug, Default)]
+struct Events {
+    waiting: AtomicUsize,
+    /// Some were dropped since everything was last looked at.
+    missed: AtomicBool,
+}
+
+impl Events {
+    /// Whether one more may wait.
+    fn admit(&self) -> bool {
+        if self.waiting.fetch_add(1, SeqCst) < EVENTS_MAX {
+            return true;
+        }
+        // Before the place is given back: whoever takes the last event out sees it.
+        self.missed.store(true, SeqCst);
+        self.waiting.fetch_sub(1, SeqCst);
+        false
+    }
+
+    /// One was taken out; whether some were dropped meanwhile.
+    fn taken(&self) -> bool {
+        self.waiting.fetch_sub(1, SeqCst);
+        self.missed.swap(false, SeqCst)
+    }
 }
 
 impl Executor {
@@ -77,34 +112,38 @@ impl Executor {
         recorder: Recorder,
         realtime: bool,
     ) -> io::Result<Self> {
-        let (jobs, queue) = sync_channel(JOBS_MAX);
+        let (jobs, queue) = mpsc::channel();
+        let events = Arc::new(Events::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let groups =
-            groups.into_iter().map(|(id, stack)| (id, Group { stack, running: None, schedule: None })).collect();
+        let groups = groups
+            .into_iter()
+            .map(|(id, stack)| (id, Group { stack, running: None, stopping: None, schedule: None }))
+            .collect();
+        let mut work =
+            Loop { groups, reports, recorder, runtime, events: Arc::clone(&events), monitor_due: clock::now() };
         let thread = std::thread::Builder::new().name("executor".into()).spawn(move || {
             if realtime && let Err(error) = realtime::become_fifo(realtime::WORKER_PRIORITY) {
                 warn!(%error, "the executor runs without realtime priority");
             }
-            Loop { groups, reports, recorder, runtime, monitor_due: clock::now() }.run(&queue);
+            work.run(&queue);
         })?;
-        Ok(Self { jobs, thread: Some(thread) })
+        Ok(Self { jobs, events, thread: Some(thread) })
     }
 
     /// Hands a job over; never waits.
     pub fn send(&self, job: Job) {
-        match self.jobs.try_send(job) {
-            Ok(()) => {}
-            Err(TrySendError::Full(job)) => {
-                error!(?job, "the executor's queue is full: the job is dropped, the monitor will repair")
-            }
-            Err(TrySendError::Disconnected(job)) => error!(?job, "the executor has ended"),
+        if matches!(job, Job::Network(_)) && !self.events.admit() {
+            return;
+        }
+        if let Err(mpsc::SendError(job)) = self.jobs.send(job) {
+            error!(?job, "the executor has ended");
         }
     }
 }
 
 impl Drop for Executor {
     fn drop(&mut self) {
-        // A full queue is worked off first; a thread that has ended needs no job.
+        // What waits is worked off first; a thread that has ended needs no job.
         drop(self.jobs.send(Job::End));
         if let Some(thread) = self.thread.take() {
             // An error is a panic of the thread, which was printed already.
@@ -116,6 +155,8 @@ impl Drop for Executor {
 struct Group {
     stack: Stack,
     running: Option<Epoch>,
+    /// A stop that has failed so far, and when it is tried again: the core waits for its report.
+    stopping: Option<(Epoch, Nanos)>,
     schedule: Option<Schedule>,
 }
 
@@ -124,6 +165,7 @@ struct Loop {
     reports: UnboundedSender<Input>,
     recorder: Recorder,
     runtime: tokio::runtime::Runtime,
+    events: Arc<Events>,
     monitor_due: Nanos,
 }
 
@@ -136,6 +178,7 @@ impl Loop {
                 Ok(job) => self.work(job),
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            self.stop_again();
             self.repeat_announcements();
             self.monitor();
         }
@@ -145,7 +188,8 @@ impl Loop {
     fn patience(&self) -> Duration {
         let now = clock::now();
         let due = self.groups.values().filter_map(|g| g.schedule.as_ref()?.due());
-        let wait = due.chain([self.monitor_due]).min().unwrap_or(now).saturating_sub(now);
+        let again = self.groups.values().filter_map(|g| g.stopping.map(|(_, at)| at));
+        let wait = due.chain(again).chain([self.monitor_due]).min().unwrap_or(now).saturating_sub(now);
         Duration::from_nanos(wait).min(IDLE)
     }
 
@@ -175,7 +219,14 @@ impl Loop {
                     group.schedule = Some(Schedule::from(clock::now()));
                 }
             }
-            Job::Network(event) => self.network(&event),
+            Job::Network(event) => {
+                let missed = self.events.taken();
+                self.network(&event);
+                if missed {
+                    warn!("more changes of the network than could wait: everything is looked at");
+                    self.network(&Event::Resynced);
+                }
+            }
             Job::End => {}
         }
     }
@@ -224,9 +275,26 @@ impl Loop {
     }
 
     fn stop(&mut self, id: &GroupId, epoch: Epoch) {
-        if self.stop_stack(id, epoch) {
+        let stopped = self.stop_stack(id, epoch);
+        if let Some(group) = self.groups.get_mut(id) {
+            group.stopping = (!stopped).then(|| (epoch, clock::now() + STOP_AGAIN));
+        }
+        if stopped {
             self.recorder.mark(clock::now(), Mark::Stopped { group: id.clone(), epoch });
             self.report(Report::Stopped(id.clone(), epoch));
+        }
+    }
+
+    /// Tries again what could not be stopped.
+    fn stop_again(&mut self) {
+        let now = clock::now();
+        let due: Vec<_> = self
+            .groups
+            .iter()
+            .filter_map(|(id, group)| group.stopping.filter(|(_, at)| *at <= now).map(|(epoch, _)| (id.clone(), epoch)))
+            .collect();
+        for (id, epoch) in due {
+            self.stop(&id, epoch);
         }
     }
 
@@ -239,7 +307,7 @@ impl Loop {
         let mut stopped = true;
         for resource in group.stack.resources.iter_mut().rev() {
             if let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Stop, |r| r.stop(&context)) {
-                error!(group = %id, %error, "a resource could not be stopped; the gate stays closed");
+                error!(group = %id, %error, "a resource could not be stopped; the gate stays closed, and it is tried again");
                 stopped = false;
             }
         }
@@ -319,5 +387,128 @@ fn settle<T>(
     match work(resource) {
         Work::Done(result) => result,
         pending => runtime.block_on(pending.within(limit, &name, operation)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    use super::*;
+    use crate::{cluster::ids::VoterId, netlink::link::Link, resources::Timeouts, telemetry::history::History};
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// A resource whose first stops fail, and that counts how often it is told to look at everything.
+    struct Stubborn {
+        stops_to_fail: u32,
+        /// Holds the executor's thread in a start until the sender is gone.
+        hold: Option<mpsc::Receiver<()>>,
+        looks: Arc<AtomicU32>,
+    }
+
+    impl Resource for Stubborn {
+        fn name(&self) -> &str {
+            "stubborn"
+        }
+
+        fn timeouts(&self) -> Timeouts {
+            Timeouts { probe: LIMIT, start: LIMIT, stop: LIMIT, monitor: LIMIT }
+        }
+
+        fn probe(&mut self) -> Work<'_, Health> {
+            Work::ok(Health::Stopped)
+        }
+
+        fn start(&mut self, _context: &Context) -> Work<'_, ()> {
+            if let Some(hold) = self.hold.take() {
+                assert!(hold.recv().is_err());
+            }
+            Work::ok(())
+        }
+
+        fn stop(&mut self, _context: &Context) -> Work<'_, ()> {
+            if self.stops_to_fail == 0 {
+                return Work::ok(());
+            }
+            self.stops_to_fail -= 1;
+            Work::Done(Err(ResourceError::Failed {
+                resource: "stubborn".to_owned(),
+                operation: Operation::Stop,
+                object: "itself".to_owned(),
+                cause: "it will not".to_owned(),
+                errno: None,
+                remedy: "wait".to_owned(),
+            }))
+        }
+
+        fn monitor(&mut self) -> Work<'_, Health> {
+            Work::ok(Health::Running)
+        }
+
+        fn on_network(&mut self, event: &Event) -> Work<'_, ()> {
+            if matches!(event, Event::Resynced) {
+                self.looks.fetch_add(1, SeqCst);
+            }
+            Work::ok(())
+        }
+    }
+
+    fn group() -> GroupId {
+        GroupId::new("web")
+    }
+
+    fn executor(resource: Stubborn) -> (Executor, UnboundedReceiver<Input>) {
+        let recorder = Recorder::start(VoterId(1), BTreeMap::new(), History::in_memory()).unwrap();
+        let (reports, told) = unbounded_channel();
+        let stack = Stack { resources: vec![Box::new(resource)], addresses: 0 };
+        (Executor::start(BTreeMap::from([(group(), stack)]), reports, recorder, false).unwrap(), told)
+    }
+
+    fn next(told: &mut UnboundedReceiver<Input>) -> Report {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let input = runtime.block_on(async { tokio::time::timeout(LIMIT, told.recv()).await });
+        match input.expect("a report within the limit") {
+            Some(Input::Executor(report)) => report,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_stop_that_fails_is_tried_until_it_can_be_reported() {
+        let (executor, mut told) = executor(Stubborn { stops_to_fail: 2, hold: None, looks: Arc::default() });
+        executor.send(Job::Stop(group(), 4));
+        assert!(matches!(next(&mut told), Report::Stopped(id, 4) if id == group()));
+        executor.send(Job::Start(group(), 5));
+        assert!(matches!(next(&mut told), Report::Started(_, 5)));
+    }
+
+    #[test]
+    fn a_flood_of_network_events_costs_no_order_and_ends_in_a_look_at_everything() {
+        let (release, hold) = mpsc::channel();
+        let looks = Arc::new(AtomicU32::new(0));
+        let (executor, mut told) = executor(Stubborn { stops_to_fail: 0, hold: Some(hold), looks: Arc::clone(&looks) });
+        executor.send(Job::Start(group(), 1));
+        let front = Link {
+            index: 1,
+            name: "front".to_owned(),
+            mac: None,
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            running: true,
+            controller: None,
+        };
+        for _ in 0..2 * EVENTS_MAX {
+            executor.send(Job::Network(Event::LinkGone(front.clone())));
+        }
+        executor.send(Job::Stop(group(), 1));
+        drop(release);
+        assert!(matches!(next(&mut told), Report::Started(_, 1)));
+        assert!(matches!(next(&mut told), Report::Stopped(_, 1)));
+        assert_eq!(looks.load(SeqCst), 1);
+        assert_eq!(executor.events.waiting.load(SeqCst), 0);
     }
 }

@@ -6,6 +6,8 @@ mod executor;
 mod first_packet;
 mod inputs;
 mod network;
+mod only;
+mod panics;
 mod places;
 mod slots;
 mod status;
@@ -50,7 +52,7 @@ use crate::{
         ids::{GroupId, Incarnation, MILLISECOND, Role, VoterId},
     },
     config::{Config, Group},
-    kernel::{self, Chain, Kernel, KernelConfig, LinkConfig, LinkHook},
+    kernel::{self, Chain, Device, Kernel, KernelConfig, LinkConfig, LinkHook},
     netlink::watch::Watch,
     quorum::{Quorum, QuorumConfig, incarnation, machine::AppliedEvent},
     realtime,
@@ -60,6 +62,8 @@ use crate::{
 
 /// How long an orderly stop may take: releases are two commits each.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
+/// Requests that may wait until raft is up.
+const EARLY_MAX: usize = 64;
 /// How long the core thread may take to end after that.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
@@ -69,13 +73,15 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     if config.this.realtime {
         realtime::lock_memory()?;
     }
+    panics::end_the_process();
+    // Before anything in the kernel is touched: a second agent would close the gates of the one that runs.
+    let _only = only::take(&config.this.data_dir)?;
     let incarnation = incarnation::advance(&config.this.data_dir)?;
     info!(node = %config.this.name, id = %config.this.id, incarnation, "starting");
     let places = Places::find(&config)?;
     places.set_sysctls(&config);
-    let kernel = Arc::new(take_kernel(&config, incarnation, &places)?);
     let slots = Slots::new(config.shared.groups.keys());
-    kernel.set_vips(&vips(&config, &slots))?;
+    let kernel = Arc::new(take_kernel(&config, incarnation, &places, &slots)?);
 
     let history = History::open(&config.this.data_dir).context("cannot open the failover records in data_dir")?;
     let names = config.shared.voters.values().map(|v| (v.id, Arc::clone(&v.name))).collect();
@@ -100,7 +106,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 }
 
 /// The kernel side: BPF, or memory where that is allowed.
-fn take_kernel(config: &Config, incarnation: Incarnation, places: &Places) -> anyhow::Result<Kernel> {
+fn take_kernel(config: &Config, incarnation: Incarnation, places: &Places, slots: &Slots) -> anyhow::Result<Kernel> {
     let me = config.me().ok_or_else(|| anyhow!("this machine is not among the voters"))?;
     let links = places.links.iter().zip(&me.links).map(|(device, link)| LinkConfig {
         device: device.clone(),
@@ -124,6 +130,7 @@ fn take_kernel(config: &Config, incarnation: Incarnation, places: &Places) -> an
         links: links.collect(),
         fronts: places.fronts.clone(),
         others: places.others.clone(),
+        vips: vips(config, slots),
         chain: Chain::Auto,
     };
     match kernel::attach(&kernel_config) {
@@ -148,13 +155,13 @@ fn vips(config: &Config, slots: &Slots) -> Vec<(IpAddr, u32)> {
 }
 
 /// The resources of the groups that may run on this machine.
-fn stacks(config: &Config) -> anyhow::Result<BTreeMap<GroupId, Stack>> {
+fn stacks(config: &Config, gated: Option<&[Device]>) -> anyhow::Result<BTreeMap<GroupId, Stack>> {
     let me = config.this.id;
     let mine = config.shared.groups.values().filter(|g| g.nodes.contains(&me));
-    mine.map(|group| Ok((group.id.clone(), stack(group, me)?))).collect()
+    mine.map(|group| Ok((group.id.clone(), stack(group, me, gated)?))).collect()
 }
 
-fn stack(group: &Group, me: VoterId) -> anyhow::Result<Stack> {
+fn stack(group: &Group, me: VoterId, gated: Option<&[Device]>) -> anyhow::Result<Stack> {
     let specs: Vec<VipSpec> = group
         .vips
         .iter()
@@ -164,8 +171,11 @@ fn stack(group: &Group, me: VoterId) -> anyhow::Result<Stack> {
         })
         .collect();
     let addresses = specs.len();
-    let vip = Vip::new(&format!("{}/vip", group.id), specs)
+    let mut vip = Vip::new(&format!("{}/vip", group.id), specs)
         .with_context(|| format!("the addresses of group {} cannot be prepared", group.id))?;
+    if let Some(gated) = gated {
+        vip.confine(&gated.iter().map(|device| device.ifindex).collect());
+    }
     for device in vip.missing() {
         warn!(group = %group.id, device, "the device does not exist yet; its addresses wait for it");
     }
@@ -192,7 +202,10 @@ fn spawn_core(parts: Parts, ended: oneshot::Sender<anyhow::Result<Ended>>) -> st
                 realtime::become_fifo(realtime::CORE_PRIORITY)?;
             }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            LocalSet::new().block_on(&runtime, run_core(parts))
+            let outcome = LocalSet::new().block_on(&runtime, run_core(parts));
+            // A snapshot that is being written must not hold up the end.
+            runtime.shutdown_background();
+            outcome
         })();
         // The main thread waits for this, or has ended.
         drop(ended.send(outcome));
@@ -216,8 +229,9 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
 
     let watch = Watch::open()?;
     let addresses: Vec<IpAddr> = config.shared.groups.values().flat_map(|g| g.vips.iter().map(|v| v.address)).collect();
-    let network = Network::new(&mine.front, &addresses, &watch);
-    let executor = Executor::start(stacks(&config)?, sender.clone(), recorder.clone(), realtime)?;
+    let gated = kernel.gated();
+    let network = Network::new(&mine.front, &addresses, gated.as_deref().unwrap_or_default(), &watch);
+    let executor = Executor::start(stacks(&config, gated.as_deref())?, sender.clone(), recorder.clone(), realtime)?;
 
     let shared = Arc::new(PulseShared::default());
     let port = config.shared.port;
@@ -266,10 +280,15 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
     };
     info!("looking for the other voters");
     let started = Quorum::start(quorum_config, Arc::clone(&channel));
+    let mut early = Vec::new();
     let (quorum, mut applied) = tokio::select! {
         started = started => started?,
-        () = stop_requested(&mut inputs) => return Ok(Ended::Stopped),
+        () = stop_requested(&mut inputs, &mut early) => return Ok(Ended::Stopped),
     };
+    for input in early {
+        // The receiver is in this very function.
+        drop(sender.send(input));
+    }
     let quorum = Arc::new(quorum);
 
     tokio::task::spawn_local({
@@ -307,11 +326,11 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
     tokio::task::spawn_local(watch_network(watch, sender.clone()));
 
     let core = Core::new(core_settings(&config, facts.incarnation, timing), clock::now());
-    let driver = Driver {
+    let mut driver = Driver {
         core,
         me,
         timing,
-        kernel,
+        kernel: Arc::clone(&kernel),
         pulse: shared,
         quorum,
         channel,
@@ -328,10 +347,19 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
         entries_refused: 0,
         broken: None,
     };
-    let ended = driver.run(wake).await?;
-    // The heartbeats end last: until here this voter goes on acknowledging and being seen.
-    drop(pulse);
-    Ok(ended)
+    let ended = driver.run(wake).await;
+    // However it ended: without the core nobody would close a gate, and the pulse renews the lease until it is gone.
+    kernel.tables().close_gates();
+    if matches!(ended, Ok(Ended::Stopped)) {
+        // The heartbeats end last: until here this voter goes on acknowledging and being seen.
+        drop(driver);
+        drop(pulse);
+    } else {
+        // The process is about to end, and must not wait for a disk or a resource that does not answer.
+        drop(pulse);
+        std::mem::forget(driver);
+    }
+    Ok(ended?)
 }
 
 fn core_settings(config: &Config, incarnation: Incarnation, timing: crate::cluster::timing::Timing) -> Settings {
@@ -370,13 +398,17 @@ async fn watch_network(mut watch: Watch, sender: mpsc::UnboundedSender<Input>) {
     }
 }
 
-/// Waits for the order to stop while raft is not up yet; nothing is owned then. Other requests wait for the driver.
-async fn stop_requested(inputs: &mut mpsc::UnboundedReceiver<Input>) {
+/// Waits for the order to stop while raft is not up yet; nothing is owned then. What else is asked meanwhile is kept for the driver,
+/// up to a bound.
+async fn stop_requested(inputs: &mut mpsc::UnboundedReceiver<Input>, early: &mut Vec<Input>) {
     while let Some(input) = inputs.recv().await {
         if let Input::Request(Request::Stop { done, .. }) = input {
             // Whoever asked may have gone.
             done.send(()).ok();
             return;
+        }
+        if early.len() < EARLY_MAX {
+            early.push(input);
         }
     }
 }
@@ -390,7 +422,7 @@ fn serve(
     mut end: oneshot::Receiver<anyhow::Result<Ended>>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let handle = Arc::new(Handle { config: Arc::clone(config), history, driver: driver.clone() });
         tokio::spawn(follower);
         let control = Control::bind(&config.socket())?;
@@ -420,7 +452,9 @@ fn serve(
             Ok(ended) => outcome(ended),
             Err(_late) => bail!("the core thread did not end in time; the leases run out by themselves"),
         }
-    })
+    });
+    runtime.shutdown_background();
+    outcome
 }
 
 fn outcome(ended: Result<anyhow::Result<Ended>, oneshot::error::RecvError>) -> anyhow::Result<()> {
@@ -435,5 +469,24 @@ fn outcome(ended: Result<anyhow::Result<Ended>, oneshot::error::RecvError>) -> a
 fn join(core: JoinHandle<()>) {
     if core.is_finished() && core.join().is_err() {
         error!("the core thread panicked");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_is_asked_before_raft_is_up_waits_for_the_driver_and_a_stop_does_not() {
+        let (sender, mut inputs) = mpsc::unbounded_channel();
+        let (reply, mut answer) = oneshot::channel();
+        sender.send(Input::Request(Request::Metrics(reply))).unwrap();
+        let (done, is_done) = oneshot::channel();
+        sender.send(Input::Request(Request::Stop { done, within: 0 })).unwrap();
+        let mut early = Vec::new();
+        stop_requested(&mut inputs, &mut early).await;
+        is_done.await.unwrap();
+        assert!(matches!(early[..], [Input::Request(Request::Metrics(_))]));
+        assert_eq!(answer.try_recv().err(), Some(oneshot::error::TryRecvError::Empty), "it is still to be answered");
     }
 }

@@ -7,7 +7,10 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     thread::JoinHandle,
 };
@@ -65,7 +68,8 @@ impl PulseShared {
     /// Since when this machine's pulse has been punctual, judged at `now`: a pulse that has not run for an interval and a half is
     /// late already, whether or not it has noticed (rule 2).
     pub fn punctual_since(&self, now: Nanos, interval: Nanos) -> Nanos {
-        let overdue = now.saturating_sub(self.last_tick.load(Relaxed)) > interval + interval / 2;
+        // Whoever sees the tick that ended a stall sees the stall as well.
+        let overdue = now.saturating_sub(self.last_tick.load(Acquire)) > interval + interval / 2;
         if overdue { now } else { self.punctual_since.load(Relaxed) }
     }
 }
@@ -257,7 +261,7 @@ impl Loop {
                 self.shared.late.fetch_add(1, Relaxed);
                 self.shared.punctual_since.store(now, Relaxed);
             }
-            self.shared.last_tick.store(now, Relaxed);
+            self.shared.last_tick.store(now, Release);
             self.beat(now);
             self.look(now);
             // A missed instant is not made up for: the next one is a whole interval after the last that was due, or after now.

@@ -118,6 +118,11 @@ impl Core {
         self.sight(self.now).started()
     }
 
+    /// The voters that this machine finds silent, as [`VoterId::bit`]s, at the last step.
+    pub fn silent(&self) -> u16 {
+        self.sight(self.now).silent_mask()
+    }
+
     /// Replaces the state by a snapshot, unless the snapshot is older.
     pub fn restore(&mut self, now: Nanos, state: State) {
         if state.applied < self.state.applied {

@@ -101,6 +101,8 @@ pub struct KernelConfig {
     pub fronts: Vec<Device>,
     /// Other Ethernet devices, gated at egress. Not loopback, not the backplane.
     pub others: Vec<Device>,
+    /// The gate's VIPs, each with its group's slot. The gate knows them before it is on any device.
+    pub vips: Vec<(IpAddr, u32)>,
     /// How tc programs are chained.
     pub chain: Chain,
 }
@@ -143,6 +145,10 @@ pub fn attach(config: &KernelConfig) -> Result<Kernel, KernelError> {
     host::wait_for_programs();
     tables.forget_lease();
     tables.configure(config);
+    // Before the programs are on the devices, and before those of another version go: a gate that does not know a VIP yet would
+    // let pass what an earlier agent left on the device, while another node serves it.
+    let mut maps = GateMaps::take(&mut ebpf)?;
+    maps.set_vips(&tables, &config.vips)?;
 
     let mut attacher = Attacher { ebpf: &mut ebpf, folder: &folder, chain: config.chain, hooks: Vec::new() };
     attach_all(&mut attacher, config)?;
@@ -152,7 +158,6 @@ pub fn attach(config: &KernelConfig) -> Result<Kernel, KernelError> {
         object::pin_program(&mut ebpf, program, &folder)?;
     }
     bpffs::remove_other_versions(&node)?;
-    let maps = GateMaps::take(&mut ebpf)?;
     tables.publish(config);
     Ok(Kernel { tables: Arc::new(tables), bpf: Some(Bpf { maps: Mutex::new(maps), hooks, folder: node }) })
 }
@@ -160,11 +165,12 @@ pub fn attach(config: &KernelConfig) -> Result<Kernel, KernelError> {
 /// The same tables without BPF: the agent stamps, checks and answers by itself, and no gate is enforced.
 ///
 /// # Errors
-/// [`KernelError::Config`], or memory that cannot be had.
+/// [`KernelError::Config`], memory that cannot be had, or programs of an earlier agent that cannot be removed: they would go on
+/// acknowledging by their own floors what this agent promises not to.
 pub fn in_memory(config: &KernelConfig) -> Result<Kernel, KernelError> {
     check(config)?;
     host::refuse_time_namespace()?;
-    remove_leftovers(config);
+    remove_leftovers(config)?;
     let tables = Tables::in_memory()?;
     tables.quiesce();
     tables.configure(config);
@@ -173,18 +179,21 @@ pub fn in_memory(config: &KernelConfig) -> Result<Kernel, KernelError> {
 }
 
 /// What an earlier agent, or an attachment that failed halfway, left in the kernel would take the heartbeats away before
-/// user space sees them. What cannot be removed is warned of: without BPF there is most often nothing.
-fn remove_leftovers(config: &KernelConfig) {
+/// user space sees them, and answer them. Without BPF there is most often nothing.
+fn remove_leftovers(config: &KernelConfig) -> Result<(), KernelError> {
     let node = bpffs::node_folder(&config.bpffs, &config.cluster, &config.node);
-    if node.exists()
-        && let Err(error) = bpffs::remove(&node)
-    {
-        tracing::warn!(error = text(&error), "programs of an earlier agent are left in the kernel");
+    let left = node.exists();
+    if left {
+        bpffs::remove(&node)?;
     }
     let links = config.links.iter().map(|link| &link.device);
     for device in config.fronts.iter().chain(&config.others).chain(links) {
         hooks::remove_filters(device);
     }
+    if left {
+        host::wait_for_programs();
+    }
+    Ok(())
 }
 
 fn attach_all(attacher: &mut Attacher<'_>, config: &KernelConfig) -> Result<(), KernelError> {
@@ -265,6 +274,13 @@ impl Kernel {
     /// Whether the gate is enforced, by BPF programs.
     pub fn enforced(&self) -> bool {
         self.bpf.is_some()
+    }
+
+    /// The front devices that the gate is on, by number and name; `None` where nothing is enforced.
+    pub fn gated(&self) -> Option<Vec<Device>> {
+        self.bpf.as_ref()?;
+        let hooks = self.hooks().iter().filter(|hook| hook.program == GATE_INGRESS);
+        Some(hooks.map(|hook| hook.device.clone()).collect())
     }
 
     /// Makes these the gate's VIPs, each with its group's slot. New ones are added before old ones are removed.

@@ -134,6 +134,14 @@ impl Tables {
         true
     }
 
+    /// Closes every gate, each at its epoch.
+    pub fn close_gates(&self) {
+        for group in self.gate.rows() {
+            group.word.store(gate_word(gate_epoch(group.word.load()), false));
+        }
+        fence(Ordering::SeqCst);
+    }
+
     /// The epoch of a group's gate and whether it is open; closed at epoch 0 beyond the table.
     pub fn gate_state(&self, slot: u32) -> (Epoch, bool) {
         let word = self.gate(slot).map_or(0, |group| group.word.load());
@@ -231,9 +239,7 @@ impl Tables {
         for peer in self.peers.rows() {
             peer.floor.store(FLOOR_INFINITE);
         }
-        for group in self.gate.rows() {
-            group.word.store(gate_word(gate_epoch(group.word.load()), false));
-        }
+        self.close_gates();
         self.control().incarnation.store(0);
         self.forget_lease();
     }

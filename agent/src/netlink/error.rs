@@ -50,6 +50,16 @@ pub enum NetlinkError {
         /// What is wrong and what would be right.
         why: &'static str,
     },
+    /// The gate is not on a device: an address there would be served without a lease.
+    #[error(
+        "{device} (number {index}) was made after the agent's start, and the gate is not on it: the agent must start again"
+    )]
+    Ungated {
+        /// The device.
+        device: String,
+        /// Its number.
+        index: u32,
+    },
     /// A device cannot carry announcements.
     #[error("{device} cannot announce addresses: {why}")]
     NoEthernet {
@@ -65,7 +75,7 @@ impl NetlinkError {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Setup { errno, .. } | Self::Refused { errno, .. } | Self::Transport { errno, .. } => Some(*errno),
-            Self::NoAnswer { .. } | Self::Invalid { .. } | Self::NoEthernet { .. } => None,
+            Self::NoAnswer { .. } | Self::Invalid { .. } | Self::NoEthernet { .. } | Self::Ungated { .. } => None,
         }
     }
 }

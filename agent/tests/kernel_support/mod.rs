@@ -40,6 +40,7 @@ pub fn config() -> KernelConfig {
         links: Vec::new(),
         fronts: Vec::new(),
         others: Vec::new(),
+        vips: Vec::new(),
         chain: Chain::Auto,
     }
 }

@@ -6,7 +6,7 @@ use baton::{
     cluster::ids::GroupId,
     netlink::{
         RequestSocket, address,
-        link::Mac,
+        link::{self, Mac},
         watch::{Event, Watch},
     },
     resources::{
@@ -102,6 +102,30 @@ fn a_start_that_fails_names_the_address_and_a_later_one_works() {
         assert!(has("later", V6));
         lab::ip("link del later");
         done(vip.stop(&context())).unwrap();
+    });
+}
+
+#[test]
+fn a_device_without_the_gate_gets_no_address() {
+    lab::run(|_| {
+        lab::ip("link add gated type veth peer name other");
+        lab::ip("link set gated up");
+        let find = |device| link::by_name(&mut RequestSocket::open().unwrap(), device).unwrap();
+        let mut vip = Vip::new("web-vip", specs(["front", "gated"])).unwrap();
+        vip.confine(&[find("front").index, find("gated").index].into());
+        done(vip.start(&context())).unwrap();
+        assert!(has("gated", V6));
+        // The device is made again under its name: the programs of the gate went with the former one.
+        lab::ip("link del gated");
+        lab::ip("link add gated type veth peer name other");
+        lab::ip("link set gated up");
+        let error = done(vip.on_network(&Event::Link { now: find("gated"), before: None })).unwrap_err();
+        assert!(error.to_string().contains("the gate is not on it"), "{error}");
+        done(vip.monitor()).unwrap_err();
+        done(vip.start(&context())).unwrap_err();
+        assert!(has("front", V4) && !has("gated", V6));
+        done(vip.stop(&context())).unwrap();
+        assert!(!has("front", V4));
     });
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Front {
     pub(super) specs: Vec<VipSpec>,
     /// None while the device does not exist.
     pub(super) ready: Option<Ready>,
+    /// The numbers of the devices that may carry addresses, because the gate is on them; `None` for any.
+    gated: Option<BTreeSet<u32>>,
     /// What is left for turns.
     rest: Option<Rest>,
 }
@@ -77,7 +79,15 @@ pub(super) enum Repair {
 impl Front {
     pub(super) fn new(device: Arc<str>, mut specs: Vec<VipSpec>) -> Self {
         specs.sort_by_key(|spec| spec.ip.is_ipv6());
-        Self { device, specs, ready: None, rest: None }
+        Self { device, specs, ready: None, gated: None, rest: None }
+    }
+
+    /// From now on only devices of these numbers may carry addresses: a device that is made again has no gate.
+    pub(super) fn confine(&mut self, gated: &BTreeSet<u32>) {
+        self.gated = Some(gated.clone());
+        if self.ready.as_ref().is_some_and(|ready| !gated.contains(&ready.link.index)) {
+            self.forget();
+        }
     }
 
     /// The addresses on the device of an index.
@@ -99,6 +109,9 @@ impl Front {
     pub(super) fn prepare(&mut self, requests: &mut RequestSocket) -> Result<(), NetlinkError> {
         self.forget();
         let link = link::by_name(requests, &self.device)?;
+        if self.gated.as_ref().is_some_and(|gated| !gated.contains(&link.index)) {
+            return Err(NetlinkError::Ungated { device: link.name, index: link.index });
+        }
         let set = AddressSet::new(self.addresses(link.index))?;
         let ips: Vec<IpAddr> = self.specs.iter().map(|spec| spec.ip).collect();
         let announcer = Announcer::new(&link, &ips)?;
@@ -169,6 +182,8 @@ impl Front {
                 Ok(()) => {}
                 // No device, no addresses.
                 Err(error) if error.errno() == Some(Errno::NODEV) => return,
+                // They went with the former device; on this one none was ever put.
+                Err(NetlinkError::Ungated { .. }) => return,
                 Err(error) => return tally.fail(error),
             }
         }

@@ -10,7 +10,7 @@
 
 mod front;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 pub use front::INLINE_IPV6_MAX;
 use front::{Front, Repair, Stamps};
@@ -93,6 +93,14 @@ impl Vip {
         }
         let milestones = [Milestone { phase: "address", at: 0 }, Milestone { phase: "announce", at: 0 }];
         Ok(Self { name: name.to_owned(), requests, fronts, started: false, repairs: 0, milestones })
+    }
+
+    /// Puts addresses only on devices of these numbers from now on: those that the gate is on. A device that is made again has
+    /// another number, and no gate.
+    pub fn confine(&mut self, gated: &BTreeSet<u32>) {
+        for front in &mut self.fronts {
+            front.confine(gated);
+        }
     }
 
     /// The devices that do not exist.
