@@ -27,6 +27,9 @@ use crate::{
     telemetry::{mark::Mark, recorder::Recorder},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Network events that may wait; what comes beyond is dropped, and everything is looked at once instead. Orders of the core are
 /// never dropped, since it would wait for their report for ever: it has at most a start or a stop of each group under way.
 const EVENTS_MAX: usize = 4096;
@@ -387,128 +390,5 @@ fn settle<T>(
     match work(resource) {
         Work::Done(result) => result,
         pending => runtime.block_on(pending.within(limit, &name, operation)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicU32;
-
-    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-
-    use super::*;
-    use crate::{cluster::ids::VoterId, netlink::link::Link, resources::Timeouts, telemetry::history::History};
-
-    const LIMIT: Duration = Duration::from_secs(30);
-
-    /// A resource whose first stops fail, and that counts how often it is told to look at everything.
-    struct Stubborn {
-        stops_to_fail: u32,
-        /// Holds the executor's thread in a start until the sender is gone.
-        hold: Option<mpsc::Receiver<()>>,
-        looks: Arc<AtomicU32>,
-    }
-
-    impl Resource for Stubborn {
-        fn name(&self) -> &str {
-            "stubborn"
-        }
-
-        fn timeouts(&self) -> Timeouts {
-            Timeouts { probe: LIMIT, start: LIMIT, stop: LIMIT, monitor: LIMIT }
-        }
-
-        fn probe(&mut self) -> Work<'_, Health> {
-            Work::ok(Health::Stopped)
-        }
-
-        fn start(&mut self, _context: &Context) -> Work<'_, ()> {
-            if let Some(hold) = self.hold.take() {
-                assert!(hold.recv().is_err());
-            }
-            Work::ok(())
-        }
-
-        fn stop(&mut self, _context: &Context) -> Work<'_, ()> {
-            if self.stops_to_fail == 0 {
-                return Work::ok(());
-            }
-            self.stops_to_fail -= 1;
-            Work::Done(Err(ResourceError::Failed {
-                resource: "stubborn".to_owned(),
-                operation: Operation::Stop,
-                object: "itself".to_owned(),
-                cause: "it will not".to_owned(),
-                errno: None,
-                remedy: "wait".to_owned(),
-            }))
-        }
-
-        fn monitor(&mut self) -> Work<'_, Health> {
-            Work::ok(Health::Running)
-        }
-
-        fn on_network(&mut self, event: &Event) -> Work<'_, ()> {
-            if matches!(event, Event::Resynced) {
-                self.looks.fetch_add(1, SeqCst);
-            }
-            Work::ok(())
-        }
-    }
-
-    fn group() -> GroupId {
-        GroupId::new("web")
-    }
-
-    fn executor(resource: Stubborn) -> (Executor, UnboundedReceiver<Input>) {
-        let recorder = Recorder::start(VoterId(1), BTreeMap::new(), History::in_memory()).unwrap();
-        let (reports, told) = unbounded_channel();
-        let stack = Stack { resources: vec![Box::new(resource)], addresses: 0 };
-        (Executor::start(BTreeMap::from([(group(), stack)]), reports, recorder, false).unwrap(), told)
-    }
-
-    fn next(told: &mut UnboundedReceiver<Input>) -> Report {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let input = runtime.block_on(async { tokio::time::timeout(LIMIT, told.recv()).await });
-        match input.expect("a report within the limit") {
-            Some(Input::Executor(report)) => report,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_stop_that_fails_is_tried_until_it_can_be_reported() {
-        let (executor, mut told) = executor(Stubborn { stops_to_fail: 2, hold: None, looks: Arc::default() });
-        executor.send(Job::Stop(group(), 4));
-        assert!(matches!(next(&mut told), Report::Stopped(id, 4) if id == group()));
-        executor.send(Job::Start(group(), 5));
-        assert!(matches!(next(&mut told), Report::Started(_, 5)));
-    }
-
-    #[test]
-    fn a_flood_of_network_events_costs_no_order_and_ends_in_a_look_at_everything() {
-        let (release, hold) = mpsc::channel();
-        let looks = Arc::new(AtomicU32::new(0));
-        let (executor, mut told) = executor(Stubborn { stops_to_fail: 0, hold: Some(hold), looks: Arc::clone(&looks) });
-        executor.send(Job::Start(group(), 1));
-        let front = Link {
-            index: 1,
-            name: "front".to_owned(),
-            mac: None,
-            mtu: 1500,
-            up: true,
-            carrier: true,
-            running: true,
-            controller: None,
-        };
-        for _ in 0..2 * EVENTS_MAX {
-            executor.send(Job::Network(Event::LinkGone(front.clone())));
-        }
-        executor.send(Job::Stop(group(), 1));
-        drop(release);
-        assert!(matches!(next(&mut told), Report::Started(_, 1)));
-        assert!(matches!(next(&mut told), Report::Stopped(_, 1)));
-        assert_eq!(looks.load(SeqCst), 1);
-        assert_eq!(executor.events.waiting.load(SeqCst), 0);
     }
 }

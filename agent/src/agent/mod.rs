@@ -10,7 +10,10 @@ mod only;
 mod panics;
 mod places;
 mod slots;
+mod stacks;
 mod status;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 use std::{
@@ -32,7 +35,7 @@ use tracing::{error, info, warn};
 use self::{
     backend::Handle,
     driver::{Driver, Ended},
-    executor::{Executor, Stack},
+    executor::Executor,
     inputs::{Input, Request},
     network::Network,
     places::Places,
@@ -49,14 +52,13 @@ use crate::{
     clock,
     cluster::{
         core::{Core, GroupSettings, Mutations, Settings},
-        ids::{GroupId, Incarnation, MILLISECOND, Role, VoterId},
+        ids::{Incarnation, MILLISECOND, Role, VoterId},
     },
-    config::{Config, Group},
-    kernel::{self, Chain, Device, Kernel, KernelConfig, LinkConfig, LinkHook},
+    config::Config,
+    kernel::{self, Chain, Kernel, KernelConfig, LinkConfig, LinkHook},
     netlink::watch::Watch,
     quorum::{Quorum, QuorumConfig, incarnation, machine::AppliedEvent},
     realtime,
-    resources::vip::{Vip, VipSpec},
     telemetry::{history::History, recorder::Recorder},
 };
 
@@ -130,7 +132,7 @@ fn take_kernel(config: &Config, incarnation: Incarnation, places: &Places, slots
         links: links.collect(),
         fronts: places.fronts.clone(),
         others: places.others.clone(),
-        vips: vips(config, slots),
+        vips: stacks::vips(config, slots),
         chain: Chain::Auto,
     };
     match kernel::attach(&kernel_config) {
@@ -144,42 +146,6 @@ fn take_kernel(config: &Config, incarnation: Incarnation, places: &Places, slots
              then two owners are possible while an agent is stopped",
         )),
     }
-}
-
-/// Each VIP with its group's slot.
-fn vips(config: &Config, slots: &Slots) -> Vec<(IpAddr, u32)> {
-    let groups = config.shared.groups.values();
-    groups
-        .flat_map(|g| slots.of(&g.id).into_iter().flat_map(move |slot| g.vips.iter().map(move |v| (v.address, slot))))
-        .collect()
-}
-
-/// The resources of the groups that may run on this machine.
-fn stacks(config: &Config, gated: Option<&[Device]>) -> anyhow::Result<BTreeMap<GroupId, Stack>> {
-    let me = config.this.id;
-    let mine = config.shared.groups.values().filter(|g| g.nodes.contains(&me));
-    mine.map(|group| Ok((group.id.clone(), stack(group, me, gated)?))).collect()
-}
-
-fn stack(group: &Group, me: VoterId, gated: Option<&[Device]>) -> anyhow::Result<Stack> {
-    let specs: Vec<VipSpec> = group
-        .vips
-        .iter()
-        .filter_map(|vip| {
-            let device = vip.device.get(&me)?;
-            Some(VipSpec { prefix: vip.prefix, ..VipSpec::host(vip.address, device) })
-        })
-        .collect();
-    let addresses = specs.len();
-    let mut vip = Vip::new(&format!("{}/vip", group.id), specs)
-        .with_context(|| format!("the addresses of group {} cannot be prepared", group.id))?;
-    if let Some(gated) = gated {
-        vip.confine(&gated.iter().map(|device| device.ifindex).collect());
-    }
-    for device in vip.missing() {
-        warn!(group = %group.id, device, "the device does not exist yet; its addresses wait for it");
-    }
-    Ok(Stack { resources: vec![Box::new(vip)], addresses })
 }
 
 /// What the core thread gets from the main thread.
@@ -231,7 +197,8 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
     let addresses: Vec<IpAddr> = config.shared.groups.values().flat_map(|g| g.vips.iter().map(|v| v.address)).collect();
     let gated = kernel.gated();
     let network = Network::new(&mine.front, &addresses, gated.as_deref().unwrap_or_default(), &watch);
-    let executor = Executor::start(stacks(&config, gated.as_deref())?, sender.clone(), recorder.clone(), realtime)?;
+    let executor =
+        Executor::start(stacks::stacks(&config, gated.as_deref())?, sender.clone(), recorder.clone(), realtime)?;
 
     let shared = Arc::new(PulseShared::default());
     let port = config.shared.port;
@@ -469,24 +436,5 @@ fn outcome(ended: Result<anyhow::Result<Ended>, oneshot::error::RecvError>) -> a
 fn join(core: JoinHandle<()>) {
     if core.is_finished() && core.join().is_err() {
         error!("the core thread panicked");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn what_is_asked_before_raft_is_up_waits_for_the_driver_and_a_stop_does_not() {
-        let (sender, mut inputs) = mpsc::unbounded_channel();
-        let (reply, mut answer) = oneshot::channel();
-        sender.send(Input::Request(Request::Metrics(reply))).unwrap();
-        let (done, is_done) = oneshot::channel();
-        sender.send(Input::Request(Request::Stop { done, within: 0 })).unwrap();
-        let mut early = Vec::new();
-        stop_requested(&mut inputs, &mut early).await;
-        is_done.await.unwrap();
-        assert!(matches!(early[..], [Input::Request(Request::Metrics(_))]));
-        assert_eq!(answer.try_recv().err(), Some(oneshot::error::TryRecvError::Empty), "it is still to be answered");
     }
 }

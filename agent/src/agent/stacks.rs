@@ -1,0 +1,50 @@
+//! What the groups of the configuration consist of on this machine: their VIPs for the gate, their resources for the executor.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use anyhow::Context as _;
+use tracing::warn;
+
+use super::{executor::Stack, slots::Slots};
+use crate::{
+    cluster::ids::{GroupId, VoterId},
+    config::{Config, Group},
+    kernel::Device,
+    resources::vip::{Vip, VipSpec},
+};
+
+/// Each VIP with its group's slot.
+pub(super) fn vips(config: &Config, slots: &Slots) -> Vec<(IpAddr, u32)> {
+    let groups = config.shared.groups.values();
+    groups
+        .flat_map(|g| slots.of(&g.id).into_iter().flat_map(move |slot| g.vips.iter().map(move |v| (v.address, slot))))
+        .collect()
+}
+
+/// The resources of the groups that may run on this machine.
+pub(super) fn stacks(config: &Config, gated: Option<&[Device]>) -> anyhow::Result<BTreeMap<GroupId, Stack>> {
+    let me = config.this.id;
+    let mine = config.shared.groups.values().filter(|g| g.nodes.contains(&me));
+    mine.map(|group| Ok((group.id.clone(), stack(group, me, gated)?))).collect()
+}
+
+fn stack(group: &Group, me: VoterId, gated: Option<&[Device]>) -> anyhow::Result<Stack> {
+    let specs: Vec<VipSpec> = group
+        .vips
+        .iter()
+        .filter_map(|vip| {
+            let device = vip.device.get(&me)?;
+            Some(VipSpec { prefix: vip.prefix, ..VipSpec::host(vip.address, device) })
+        })
+        .collect();
+    let addresses = specs.len();
+    let mut vip = Vip::new(&format!("{}/vip", group.id), specs)
+        .with_context(|| format!("the addresses of group {} cannot be prepared", group.id))?;
+    if let Some(gated) = gated {
+        vip.confine(&gated.iter().map(|device| device.ifindex).collect());
+    }
+    for device in vip.missing() {
+        warn!(group = %group.id, device, "the device does not exist yet; its addresses wait for it");
+    }
+    Ok(Stack { resources: vec![Box::new(vip)], addresses })
+}
