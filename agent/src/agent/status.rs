@@ -81,14 +81,20 @@ impl Driver {
         let mut found = Vec::new();
         match self.kernel.bypasses() {
             Ok(bypasses) => found.extend(bypasses.iter().map(|(device, program)| {
-                format!("XDP program {program} on {} is not Baton's: what it answers or redirects never meets the gate", device.name)
+                format!(
+                    "XDP program {program} on {} is not Baton's: what it answers or redirects never meets the gate",
+                    device.name
+                )
             })),
             Err(error) => found.push(format!("whether an XDP program bypasses the gate cannot be told: {error}")),
         }
         let gates = self.kernel.hooks().iter().filter(|hook| hook.program.starts_with("gate_"));
         found.extend(gates.filter(|hook| hook.is_first() == Some(false)).map(|hook| {
             let device = &hook.device.name;
-            format!("{} is not the first tc program on {device}: one before it may take packets past the gate", hook.program)
+            format!(
+                "{} is not the first tc program on {device}: one before it may take packets past the gate",
+                hook.program
+            )
         }));
         found
     }

@@ -85,8 +85,9 @@ impl Link {
             self.close();
             return false;
         }
-        if empty {
-            self.flush(&mut out);
+        if empty && self.flush(&mut out).is_err() {
+            self.close();
+            return false;
         }
         if !out.waiting.is_empty() {
             self.more.notify_one();
@@ -117,19 +118,16 @@ impl Link {
         true
     }
 
-    /// Writes what the socket takes now. An error shows again in the reader, which ends the connection.
-    fn flush(&self, out: &mut Out) {
+    /// Writes what the socket takes now. An error means that the connection is over.
+    fn flush(&self, out: &mut Out) -> io::Result<()> {
         while !out.waiting.is_empty() {
             match self.stream.try_write(&out.waiting) {
                 Ok(written) => out.waiting.advance(written),
-                Err(error) => {
-                    if error.kind() != io::ErrorKind::WouldBlock {
-                        self.close();
-                    }
-                    return;
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     /// Ends the connection; [`Link::run`] returns.
@@ -160,7 +158,13 @@ impl Link {
                     break;
                 }
                 match timeout(STUCK_TIMEOUT, self.stream.writable()).await {
-                    Ok(Ok(())) => self.flush(&mut self.out.lock().unwrap_or_else(PoisonError::into_inner)),
+                    // A broken socket counts as writable for ever: without this end the loop would never let go of the thread.
+                    Ok(Ok(())) => {
+                        let flushed = self.flush(&mut self.out.lock().unwrap_or_else(PoisonError::into_inner));
+                        if let Err(error) = flushed {
+                            return error.into();
+                        }
+                    }
                     Ok(Err(error)) => return error.into(),
                     Err(_) => return LinkEnd::Stuck,
                 }
@@ -281,6 +285,27 @@ mod tests {
             }
         }
         Ok(messages)
+    }
+
+    /// A reset socket is "writable" for ever; the writer must end there, not turn on the spot and starve the whole thread.
+    #[test]
+    fn the_writer_of_a_reset_connection_ends() {
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+                let stream = TcpStream::connect(listener.local_addr().expect("address")).await.expect("connected");
+                let (other, _) = listener.accept().await.expect("accepted");
+                socket2::SockRef::from(&other).set_linger(Some(std::time::Duration::ZERO)).expect("set");
+                drop(other);
+                let link = Link::new(stream, transports().0, 0);
+                link.out.lock().expect("whole").waiting.extend_from_slice(b"waiting");
+                link.more.notify_one();
+                done.send(link.write().await.to_string()).expect("heard");
+            });
+        });
+        ended.recv_timeout(std::time::Duration::from_secs(30)).expect("the writer ends");
     }
 
     #[test]
