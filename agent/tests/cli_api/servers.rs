@@ -234,18 +234,27 @@ impl Servers {
             .unwrap()
     }
 
+    /// What the HTTP port answers to these bytes and the end of the stream. The server may hang up at that end, whatever it was
+    /// about to answer.
     pub fn http(&self, bytes: &[u8]) -> String {
+        self.ask_http(bytes, true)
+    }
+
+    fn ask_http(&self, bytes: &[u8], half_close: bool) -> String {
         let mut stream = TcpStream::connect(self.http).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         drop(stream.write_all(bytes));
-        drop(stream.shutdown(std::net::Shutdown::Write));
+        if half_close {
+            drop(stream.shutdown(std::net::Shutdown::Write));
+        }
         let mut answer = Vec::new();
         drop(stream.read_to_end(&mut answer));
         String::from_utf8_lossy(&answer).into_owned()
     }
 
     pub fn get(&self, path: &str, accept: &str) -> String {
-        self.http(format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n").as_bytes())
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
+        self.ask_http(request.as_bytes(), false)
     }
 
     pub fn still_answers(&self) {
