@@ -57,7 +57,7 @@ impl Backend for Handle {
 
     async fn order(&self, order: Order) -> Result<String, OrderError> {
         let text = match &order {
-            Order::Move { group, to } => format!("moving {group} to {}", self.config.shared.name_of(*to)),
+            Order::Move { group, to, .. } => format!("moving {group} to {}", self.config.shared.name_of(*to)),
             Order::Standby { node, on: true } => {
                 format!("moving everything off {}", self.config.shared.name_of(*node))
             }

@@ -20,7 +20,7 @@ use crate::{
     backplane::{channel::Channel, pulse::PulseShared},
     clock,
     cluster::{
-        command::{Command, Fact},
+        command::{Command, Fact, GateRole},
         core::Core,
         entry::Entry,
         ids::{Nanos, VoterId},
@@ -246,6 +246,7 @@ impl Driver {
             lease_end: tables.lease_end(),
             punctual_since: self.pulse.punctual_since(now, self.timing.interval_ns),
             front_up: self.network.fronts_up(),
+            steers: 0,
             raft,
         }
     }
@@ -268,16 +269,16 @@ impl Driver {
     fn carry_out(&mut self, command: Command) -> Option<String> {
         match command {
             Command::SetFloor { peer, floor } => self.kernel.tables().set_floor(peer, floor),
-            Command::SetGate { group, epoch, open } => {
+            Command::SetGate { group, epoch, role } => {
                 let Some(slot) = self.slots.of(&group) else {
                     debug!(%group, "the log names a group that the configuration here does not");
                     return None;
                 };
-                if !self.kernel.tables().set_gate(slot, epoch, open) {
+                if !self.kernel.tables().set_gate(slot, epoch, matches!(role, GateRole::Owner { .. })) {
                     // The configuration allows no more groups than there are rows: a gate that cannot be moved is no gate.
                     return Some(format!("group {group} has no row in the gate (row {slot})"));
                 }
-                let mark = if open { Mark::GateOpen { group, epoch } } else { Mark::GateClosed { group, epoch } };
+                let mark = if matches!(role, GateRole::Owner { .. }) { Mark::GateOpen { group, epoch } } else { Mark::GateClosed { group, epoch } };
                 self.recorder.mark(clock::now(), mark);
             }
             Command::SetGateIndex(index) => self.kernel.tables().set_gate_index(index),
@@ -289,6 +290,7 @@ impl Driver {
                 info!(%group, epoch, "stopping");
                 self.executor.send(Job::Stop(group, epoch));
             }
+            Command::Receive { .. } | Command::Drain { .. } => {}
             Command::Announce { group } => self.executor.send(Job::Announce(group)),
             Command::Send { to, message } => self.send(to, &message),
             Command::Propose(entry) => self.propose(entry),

@@ -198,9 +198,8 @@ async fn answer<B: Backend>(backend: &B, request: Request) -> Response {
         }
         // Streamed by the caller.
         Request::Events { .. } => return Response::End {},
-        Request::Move { group, node } => {
-            group_named(backend, &group).and_then(|group| Ok(Order::Move { group, to: voter_named(backend, &node)? }))
-        }
+        Request::Move { group, node, force } => group_named(backend, &group)
+            .and_then(|group| Ok(Order::Move { group, to: voter_named(backend, &node)?, force })),
         Request::Standby { node, on } => voter_named(backend, &node).map(|node| Order::Standby { node, on }),
     };
     match order {

@@ -31,6 +31,9 @@ pub enum Request {
         group: String,
         /// The node that shall own it.
         node: String,
+        /// Also where open connections break by it.
+        #[serde(default)]
+        force: bool,
     },
     /// Take all groups off a node, or let it own groups again. Answer: [`Response::Done`].
     Standby {

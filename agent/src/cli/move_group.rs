@@ -30,7 +30,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub(super) fn run(args: &Args, mut client: Client) -> Result<Exit, Failure> {
     let Args { group, node, no_wait } = args;
     eprintln!("note: open connections to the VIPs of {group} break; new ones go to {node}");
-    let message = client.order(&Request::Move { group: group.clone(), node: node.clone() })?;
+    let message = client.order(&Request::Move { group: group.clone(), node: node.clone(), force: false })?;
     if *no_wait {
         writeln!(io::stdout().lock(), "{message}")?;
         return Ok(Exit::Done);

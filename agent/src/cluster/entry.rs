@@ -79,8 +79,11 @@ pub enum Entry {
         movement: Index,
         /// The target's incarnation.
         to_incarnation: Incarnation,
+        /// Whether it can steer packets of flows that it does not know back to the owner.
+        #[serde(default)]
+        steers: bool,
     },
-    /// The owner has closed its gate to new connections: this is the change of owner.
+    /// The owner has closed its gate to new flows (and forwards them, if `steers`): this is the change of owner.
     Diverted {
         /// The group.
         group: GroupId,
@@ -90,6 +93,18 @@ pub enum Entry {
         movement: Index,
         /// The old owner's incarnation.
         from_incarnation: Incarnation,
+        /// Whether the old owner goes on serving its flows: a drain begins.
+        #[serde(default)]
+        steers: bool,
+    },
+    /// Ends a drain: the old owner's flows are over, or it cannot serve them any more.
+    Drained {
+        /// The group.
+        group: GroupId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The old owner.
+        node: VoterId,
     },
     /// Gives a move up before it was diverted.
     Abandon {

@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{clock::Instant, machine::Machine};
+use super::{clock::Instant, machine::Machine, mutation::Mutation};
 use crate::cluster::{
+    command::GateRole,
     entry::Entry,
     ids::{GroupId, Index, VoterId},
     state::State,
@@ -85,11 +86,17 @@ impl Checker {
         self.states.back().map_or(0, |(index, _)| *index)
     }
 
-    /// At most one machine serves a group.
-    pub fn serving(&mut self, machines: &[Machine], groups: &[GroupId], now: Instant) {
+    /// At most one machine accepts new flows of a group.
+    pub fn serving(
+        &mut self,
+        machines: &[Machine],
+        groups: &[GroupId],
+        now: Instant,
+        mutation: Option<Mutation>,
+    ) {
         for (slot, group) in groups.iter().enumerate() {
             let mut first: Option<VoterId> = None;
-            for machine in machines.iter().filter(|machine| machine.serves(slot, now)) {
+            for machine in machines.iter().filter(|machine| accepts(machines, machine, slot, now, mutation)) {
                 match first {
                     Some(other) => {
                         let (a, b) = (epoch_of(machines, other, slot), epoch_of(machines, machine.id, slot));
@@ -172,6 +179,18 @@ impl Checker {
             self.states.pop_front();
         }
         self.states.push_back((index, state.clone()));
+    }
+}
+
+/// Whether a machine accepts new flows: as the owner, or as the target of a planned move to which the owner forwards them.
+fn accepts(machines: &[Machine], machine: &Machine, slot: usize, now: Instant, mutation: Option<Mutation>) -> bool {
+    match machine.role(slot, now) {
+        GateRole::Owner { .. } => true,
+        GateRole::Receive { from } => machines.iter().any(|other| {
+            let expected = other.id == from || mutation == Some(Mutation::ReceiveFromAnyone);
+            expected && other.role(slot, now) == (GateRole::Drain { to: machine.id })
+        }),
+        GateRole::Drain { .. } | GateRole::Closed => false,
     }
 }
 

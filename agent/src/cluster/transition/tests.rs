@@ -9,7 +9,11 @@ use crate::cluster::{
 };
 
 fn gate(epoch: Epoch, open: bool) -> Command {
-    Command::SetGate { group: web(), epoch, open }
+    role(epoch, if open { GateRole::Owner { steer: None } } else { GateRole::Closed })
+}
+
+fn role(epoch: Epoch, role: GateRole) -> Command {
+    Command::SetGate { group: web(), epoch, role }
 }
 
 fn start(epoch: Epoch, cause: Cause) -> Command {
@@ -22,7 +26,15 @@ fn stop(epoch: Epoch) -> Command {
 
 fn acts(commands: Vec<Command>) -> Vec<Command> {
     let act = |c: &Command| {
-        matches!(c, Command::SetGate { .. } | Command::SetGateIndex(_) | Command::Start { .. } | Command::Stop { .. })
+        matches!(
+            c,
+            Command::SetGate { .. }
+                | Command::SetGateIndex(_)
+                | Command::Start { .. }
+                | Command::Stop { .. }
+                | Command::Receive { .. }
+                | Command::Drain { .. }
+        )
     };
     commands.into_iter().filter(act).collect()
 }
@@ -132,14 +144,14 @@ fn the_gate_closes_before_diverted_and_only_for_a_target_that_is_heard() {
     assert!(!acts(bench.settle()).contains(&gate(1, false)));
     bench.beating.remove(&B);
     bench.pass_ms(30);
-    let ready = Entry::Ready { group: web(), epoch: 1, movement, to_incarnation: 1 };
+    let ready = Entry::Ready { group: web(), epoch: 1, movement, to_incarnation: 1, steers: false };
     bench.apply(&ready);
     assert!(!acts(bench.settle()).contains(&gate(1, false)));
     bench.beating.insert(B);
     bench.pass_ms(1);
     let commands = bench.settle();
     assert_eq!(acts(commands.clone()), [gate(1, false)]);
-    let diverted = Entry::Diverted { group: web(), epoch: 1, movement, from_incarnation: 1 };
+    let diverted = Entry::Diverted { group: web(), epoch: 1, movement, from_incarnation: 1, steers: false };
     assert_eq!(proposals(&commands), std::slice::from_ref(&diverted));
     // It stays closed although the target falls silent: the entry may be on its way.
     bench.beating.remove(&B);
@@ -161,7 +173,7 @@ fn an_earlier_incarnations_move_does_not_close_the_gate() {
     bench.apply(&Entry::Barrier { voter: VoterId(2), incarnation: 2 });
     bench.apply(&all[4]);
     let movement = bench.apply(&Entry::Prepare { group: web(), epoch: 1, to: B, to_incarnation: 2 });
-    bench.apply(&Entry::Ready { group: web(), epoch: 1, movement, to_incarnation: 2 });
+    bench.apply(&Entry::Ready { group: web(), epoch: 1, movement, to_incarnation: 2, steers: false });
     bench.pass_ms(10);
     bench.apply(&all[1]);
     bench.settle();
