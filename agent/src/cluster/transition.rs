@@ -278,7 +278,7 @@ impl Local {
         match self.stage {
             Stage::Starting(e) | Stage::Running(e) => {
                 let g = want.filter(|g| g.epoch == e)?;
-                let role = match (self.diverting, g.movement) {
+                let role = match (self.diverting.filter(|_| !sight.settings.mutations.skip_divert), g.movement) {
                     (None, _) => GateRole::Owner { steer: g.drain },
                     (Some((_, true)), Some(m)) => GateRole::Drain { to: m.to },
                     (Some(_), _) => return None,

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{clock::Instant, machine::Machine, mutation::Mutation};
+use super::{clock::Instant, machine::Machine};
 use crate::cluster::{
     command::GateRole,
     entry::Entry,
@@ -87,16 +87,10 @@ impl Checker {
     }
 
     /// At most one machine accepts new flows of a group.
-    pub fn serving(
-        &mut self,
-        machines: &[Machine],
-        groups: &[GroupId],
-        now: Instant,
-        mutation: Option<Mutation>,
-    ) {
+    pub fn serving(&mut self, machines: &[Machine], groups: &[GroupId], now: Instant) {
         for (slot, group) in groups.iter().enumerate() {
             let mut first: Option<VoterId> = None;
-            for machine in machines.iter().filter(|machine| accepts(machines, machine, slot, now, mutation)) {
+            for machine in machines.iter().filter(|machine| accepts(machines, machine, slot, now)) {
                 match first {
                     Some(other) => {
                         let (a, b) = (epoch_of(machines, other, slot), epoch_of(machines, machine.id, slot));
@@ -183,13 +177,13 @@ impl Checker {
 }
 
 /// Whether a machine accepts new flows: as the owner, or as the target of a planned move to which the owner forwards them.
-fn accepts(machines: &[Machine], machine: &Machine, slot: usize, now: Instant, mutation: Option<Mutation>) -> bool {
+fn accepts(machines: &[Machine], machine: &Machine, slot: usize, now: Instant) -> bool {
     match machine.role(slot, now) {
         GateRole::Owner { .. } => true,
-        GateRole::Receive { from } => machines.iter().any(|other| {
-            let expected = other.id == from || mutation == Some(Mutation::ReceiveFromAnyone);
-            expected && other.role(slot, now) == (GateRole::Drain { to: machine.id })
-        }),
+        GateRole::Receive { from } => {
+            let diverts = GateRole::Drain { to: machine.id };
+            machines.iter().any(|other| other.id == from && other.role(slot, now) == diverts)
+        }
         GateRole::Drain { .. } | GateRole::Closed => false,
     }
 }

@@ -13,17 +13,14 @@ pub enum Mutation {
     PlainExchange,
     /// Pulse: beats claim the newest applied entry instead of the one whose effect is in the gate (rule 1).
     BeatClaimsApplied,
-    /// Kernel: the target of a planned move takes new flows from whoever forwards them (rule 7).
-    ReceiveFromAnyone,
 }
 
 impl Mutation {
     /// The mutations of the kernel side, by name.
-    pub const KERNEL: [(&'static str, Self); 4] = [
+    pub const KERNEL: [(&'static str, Self); 3] = [
         ("skip_second_floor_check", Self::SkipSecondFloorCheck),
         ("plain_exchange", Self::PlainExchange),
         ("beat_claims_applied", Self::BeatClaimsApplied),
-        ("receive_from_anyone", Self::ReceiveFromAnyone),
     ];
 
     /// A mutation by its name, of the core or of the kernel side.

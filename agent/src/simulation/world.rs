@@ -154,7 +154,7 @@ impl World {
 
     /// Asks the checker whether two machines serve one group.
     pub fn check_serving(&mut self) {
-        self.checker.serving(&self.machines, &self.group_ids, self.now, self.mutation);
+        self.checker.serving(&self.machines, &self.group_ids, self.now);
     }
 
     /// A machine boots: a new clock, new maps.

@@ -192,3 +192,131 @@ fn a_node_that_may_not_run_a_group_gives_it_up() {
     assert_eq!(releases(&commands), 1);
     assert_eq!(acts(commands), [Command::SetGateIndex(5)]);
 }
+
+fn prepared(steers: bool) -> [Entry; 2] {
+    [
+        Entry::Prepare { group: web(), epoch: 1, to: B, to_incarnation: 1 },
+        Entry::Ready { group: web(), epoch: 1, movement: 6, to_incarnation: 1, steers },
+    ]
+}
+
+fn diverted(steers: bool) -> Entry {
+    Entry::Diverted { group: web(), epoch: 1, movement: 6, from_incarnation: 1, steers }
+}
+
+#[test]
+fn the_owner_forwards_from_before_diverted_until_its_flows_have_ended() {
+    let mut bench = Bench::new(A);
+    bench.view.steers = B.bit();
+    bench.core.on_started(bench.now, &web(), 1);
+    bench.apply_all(&prepared(true));
+    let commands = bench.settle();
+    assert!(acts(commands.clone()).contains(&role(1, GateRole::Drain { to: B })), "{commands:?}");
+    assert_eq!(proposals(&commands), [diverted(true)]);
+    bench.apply(&diverted(true));
+    assert!(acts(bench.settle()).contains(&Command::Drain { group: web(), epoch: 1 }));
+    assert_eq!(acts(bench.pass_ms(3_000)), [], "it goes on for as long as it takes");
+    bench.core.on_drained(bench.now, &web(), 1);
+    let drained = Entry::Drained { group: web(), epoch: 2, node: A };
+    assert_eq!(proposals(&bench.settle()), std::slice::from_ref(&drained));
+    bench.apply(&drained);
+    let acts = acts(bench.settle());
+    assert!(acts.contains(&gate(1, false)) && acts.contains(&stop(1)), "{acts:?}");
+}
+
+#[test]
+fn without_steering_the_gate_closes_and_nothing_drains() {
+    for (ready, view) in [(false, B.bit()), (true, 0)] {
+        let mut bench = Bench::new(A);
+        bench.view.steers = view;
+        bench.apply_all(&prepared(ready));
+        let commands = bench.settle();
+        assert!(acts(commands.clone()).contains(&gate(1, false)));
+        assert_eq!(proposals(&commands), [diverted(false)]);
+        bench.apply(&diverted(false));
+        assert_eq!(bench.core.state().groups[&web()].drain, None);
+        assert!(acts(bench.settle()).contains(&stop(1)));
+    }
+}
+
+#[test]
+fn the_target_receives_before_it_says_ready_and_owns_with_its_peers_flows_known() {
+    let mut bench = Bench::new(B);
+    bench.view.steers = A.bit();
+    let [prepare, ready] = prepared(true);
+    let movement = bench.apply(&prepare);
+    let commands = bench.settle();
+    assert!(proposals(&commands).is_empty(), "not before its resources can receive");
+    let acts_now = acts(commands);
+    assert!(acts_now.contains(&role(1, GateRole::Receive { from: A })), "{acts_now:?}");
+    assert!(acts_now.contains(&Command::Receive { group: web(), movement }));
+    bench.core.on_received(bench.now, &web(), movement);
+    assert_eq!(proposals(&bench.settle()), std::slice::from_ref(&ready));
+    bench.apply(&ready);
+    bench.settle();
+    bench.apply(&diverted(true));
+    let acts_then = acts(bench.settle());
+    assert!(acts_then.contains(&role(2, GateRole::Owner { steer: Some(A) })), "{acts_then:?}");
+    assert!(acts_then.contains(&start(2, Cause::Order)) && !acts_then.contains(&stop(1)));
+    bench.core.on_started(bench.now, &web(), 2);
+    bench.apply(&Entry::Drained { group: web(), epoch: 2, node: A });
+    assert_eq!(acts(bench.settle())[0], gate(2, true), "nothing is steered any more");
+}
+
+#[test]
+fn a_target_that_cannot_receive_refuses_and_stops_what_it_prepared() {
+    let mut bench = Bench::new(B);
+    bench.view.steers = A.bit();
+    let movement = bench.apply(&prepared(true)[0]);
+    bench.settle();
+    bench.core.on_receive_failed(bench.now, &web(), movement);
+    let commands = bench.settle();
+    assert!(acts(commands.clone()).contains(&stop(0)));
+    // It leads too, and gives the move up.
+    assert_eq!(proposals(&commands), [Entry::Abandon { group: web(), epoch: 1, movement }]);
+    bench.stopped(0);
+    assert!(!acts(bench.pass_ms(1_000)).contains(&Command::Receive { group: web(), movement }));
+}
+
+#[test]
+fn what_drains_here_and_comes_back_goes_on_without_a_stop() {
+    let draining = || {
+        let mut bench = Bench::new(A);
+        bench.view.steers = B.bit();
+        bench.core.on_started(bench.now, &web(), 1);
+        bench.apply_all(&prepared(true));
+        bench.settle();
+        bench.apply(&diverted(true));
+        bench.settle();
+        bench
+    };
+    // The new owner dies.
+    let mut bench = draining();
+    bench.apply(&lost(B, 0, &[A, ARBITER], 2, A));
+    let acts_now = acts(bench.settle());
+    assert!(acts_now.contains(&gate(3, true)) && acts_now.contains(&start(3, Cause::Silent)), "{acts_now:?}");
+    assert!(!acts_now.contains(&stop(1)));
+    // A planned move back.
+    let mut bench = draining();
+    let movement = bench.apply(&Entry::Prepare { group: web(), epoch: 2, to: A, to_incarnation: 1 });
+    let acts_now = acts(bench.settle());
+    assert!(acts_now.contains(&role(2, GateRole::Receive { from: B })), "{acts_now:?}");
+    bench.core.on_received(bench.now, &web(), movement);
+    bench.settle();
+    bench.apply(&Entry::Abandon { group: web(), epoch: 2, movement });
+    let acts_now = acts(bench.settle());
+    assert!(acts_now.contains(&role(1, GateRole::Drain { to: B })), "given up, its flows go on: {acts_now:?}");
+    assert!(acts_now.contains(&Command::Drain { group: web(), epoch: 1 }) && !acts_now.contains(&stop(1)));
+}
+
+#[test]
+fn a_restarted_agent_ends_the_drain_it_knows_nothing_of() {
+    let mut bench = Bench::unstarted(A, Mutations::default());
+    bench.view.steers = B.bit();
+    bench.apply_all(&formation());
+    bench.apply_all(&prepared(true));
+    bench.apply(&diverted(true));
+    bench.settle();
+    bench.stopped(0);
+    assert_eq!(proposals(&bench.settle()), [Entry::Drained { group: web(), epoch: 2, node: A }]);
+}
