@@ -22,6 +22,10 @@ pub enum Operation {
     Demote,
     /// `announce`.
     Announce,
+    /// `receive`.
+    Receive,
+    /// `drain`.
+    Drain,
 }
 
 impl fmt::Display for Operation {
@@ -34,6 +38,8 @@ impl fmt::Display for Operation {
             Self::Promote => "promote",
             Self::Demote => "demote",
             Self::Announce => "announce",
+            Self::Receive => "receive",
+            Self::Drain => "drain",
         })
     }
 }
