@@ -34,6 +34,9 @@ pub enum Request {
         /// Also where open connections break by it.
         #[serde(default)]
         force: bool,
+        /// Say what would happen, and do nothing.
+        #[serde(default)]
+        dry_run: bool,
     },
     /// Take all groups off a node, or let it own groups again. Answer: [`Response::Done`].
     Standby {

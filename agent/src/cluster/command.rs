@@ -1,7 +1,7 @@
 //! What the core asks the shell to do. The shell carries commands out in order.
 
 use super::{
-    entry::{Cause, Entry},
+    entry::{Cause, DrainSummary, Entry},
     ids::{Epoch, GroupId, Index, VoterId},
     message::Message,
 };
@@ -43,6 +43,15 @@ pub enum Command {
         group: GroupId,
         /// The planned move.
         movement: Index,
+    },
+    /// A planned move to `to` has begun: hand over what its resources need to know of the ones here (HAProxy's server states).
+    Export {
+        /// The group.
+        group: GroupId,
+        /// The planned move.
+        movement: Index,
+        /// The target.
+        to: VoterId,
     },
     /// The group went to another node: serve the flows that are here until they have ended, and take nothing new.
     /// The report is [`super::core::Core::on_drained`].
@@ -171,6 +180,8 @@ pub enum Fact {
         epoch: Epoch,
         /// The node that served them.
         node: VoterId,
+        /// What became of them, if it said so.
+        summary: Option<DrainSummary>,
     },
     /// An order that another voter forwarded was refused; the text says why.
     OrderRefused(String),

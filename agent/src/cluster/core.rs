@@ -11,7 +11,7 @@ use super::{
     command::{Command, Fact},
     detector::Detector,
     election::Election,
-    entry::Entry,
+    entry::{DrainSummary, Entry},
     handover::Handover,
     ids::{Epoch, GroupId, Index, MILLISECOND, Nanos, VoterId},
     message::{Message, Order, Report},
@@ -189,9 +189,9 @@ impl Core {
                 let epoch = self.state.groups.get(&group).map_or(0, |g| g.epoch);
                 self.say(Command::Record(Fact::Abandoned { group, epoch, to }));
             }
-            Effect::Drained(group, node) => {
+            Effect::Drained(group, node, summary) => {
                 let epoch = self.state.groups.get(&group).map_or(0, |g| g.epoch);
-                self.say(Command::Record(Fact::Drained { group, epoch, node }));
+                self.say(Command::Record(Fact::Drained { group, epoch, node, summary }));
             }
             Effect::Formed | Effect::Created(_) | Effect::Removed(_) | Effect::Started(..) | Effect::Standby(..) => {}
         }
@@ -243,6 +243,20 @@ impl Core {
         self.orders.take(now, order)
     }
 
+    /// Whether an order could be carried out now, as far as this machine sees; changes nothing.
+    pub fn check_order(&self, now: Nanos, order: &Order) -> Result<(), OrderRefused> {
+        steward::check(&self.sight(now), order)
+    }
+
+    /// Whether open flows of a group would go on when it moved to `to`: both ends can steer to each other, as they reported.
+    pub fn would_steer(&self, group: &GroupId, to: VoterId) -> bool {
+        let Some(owner) = self.state.groups.get(group).and_then(|g| g.owner) else {
+            return false;
+        };
+        let steers = |node: VoterId, peer: VoterId| self.reports.get(&node).is_some_and(|r| r.steers & peer.bit() != 0);
+        steers(owner, to) && steers(to, owner)
+    }
+
     /// A proposal found no leader, or its leader was deposed: its fate is unknown. The core proposes again from the level.
     pub fn on_proposal_failed(&mut self, now: Nanos, entry: &Entry) {
         self.wake = Some(now);
@@ -268,9 +282,9 @@ impl Core {
     }
 
     /// The flows that drained here have ended, or their time is over.
-    pub fn on_drained(&mut self, now: Nanos, group: &GroupId, epoch: Epoch) {
+    pub fn on_drained(&mut self, now: Nanos, group: &GroupId, epoch: Epoch, summary: DrainSummary) {
         self.wake = Some(now);
-        self.transitions.drained(group, epoch);
+        self.transitions.drained(group, epoch, summary);
     }
 
     /// Whether the group's resources could be taken over here; `Some` says why not.

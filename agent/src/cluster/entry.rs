@@ -105,6 +105,9 @@ pub enum Entry {
         epoch: Epoch,
         /// The old owner.
         node: VoterId,
+        /// What became of its flows, if it said so itself.
+        #[serde(default)]
+        summary: Option<DrainSummary>,
     },
     /// Gives a move up before it was diverted.
     Abandon {
@@ -122,6 +125,21 @@ pub enum Entry {
         /// On or off.
         on: bool,
     },
+}
+
+/// What an old owner saw of its flows while they drained, as far as the kernel can tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainSummary {
+    /// TCP connections that were open when the group moved.
+    pub kept: u64,
+    /// Those of them that were still open when the time was over, and were reset.
+    pub reset: u64,
+    /// New flows that still came here and were forwarded to the new owner.
+    pub forwarded: u64,
+    /// Packets of the old flows that passed here.
+    pub packets: u64,
+    /// How long it took, ns.
+    pub lasted_ns: Nanos,
 }
 
 /// What a conclusion says.

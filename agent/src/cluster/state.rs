@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    entry::{Cause, Entry},
+    entry::{Cause, DrainSummary, Entry},
     ids::{Epoch, GroupId, Incarnation, Index, Nanos, Role, VoterId},
     mutations::Mutations,
     refusal::Refusal,
@@ -131,7 +131,7 @@ pub enum Effect {
     /// A planned move to this node ended without a change of owner.
     Abandoned(GroupId, VoterId),
     /// A drain on this node ended.
-    Drained(GroupId, VoterId),
+    Drained(GroupId, VoterId, Option<DrainSummary>),
     /// A node was put on standby (`true`) or taken off.
     Standby(VoterId, bool),
 }
@@ -169,7 +169,7 @@ impl State {
             Entry::Diverted { group, epoch, movement, from_incarnation, steers } => {
                 self.diverted(index, group, *epoch, *movement, *from_incarnation, *steers, m)
             }
-            Entry::Drained { group, epoch, node } => self.drained(group, *epoch, *node),
+            Entry::Drained { group, epoch, node, summary } => self.drained(group, *epoch, *node, *summary),
             Entry::Abandon { group, epoch, movement } => self.abandon(group, *epoch, *movement),
             Entry::Standby { node, on } => self.standby(*node, *on),
         }
@@ -243,7 +243,8 @@ impl State {
         for id in wanted {
             if !self.groups.contains_key(id) {
                 let epoch = self.retired.remove(id).unwrap_or(0);
-                let group = GroupState { epoch, owner: None, cause: Cause::Initial, since: 0, movement: None, drain: None };
+                let group =
+                    GroupState { epoch, owner: None, cause: Cause::Initial, since: 0, movement: None, drain: None };
                 self.groups.insert(id.clone(), group);
                 effects.push(Effect::Created(id.clone()));
             }

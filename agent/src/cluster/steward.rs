@@ -280,7 +280,7 @@ fn assign(sight: &Sight<'_>, id: &GroupId, group: &GroupState, load: &mut BTreeM
 }
 
 fn drained(id: &GroupId, group: &GroupState, node: VoterId, out: &mut Out<'_>) {
-    out.propose(Entry::Drained { group: id.clone(), epoch: group.epoch, node });
+    out.propose(Entry::Drained { group: id.clone(), epoch: group.epoch, node, summary: None });
 }
 
 fn prepare(sight: &Sight<'_>, id: &GroupId, group: &GroupState, to: VoterId, out: &mut Out<'_>) {

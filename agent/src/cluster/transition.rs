@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use super::{
     command::{Command, GateRole},
-    entry::{Cause, Entry},
+    entry::{Cause, DrainSummary, Entry},
     ids::{Epoch, GroupId, Index, MILLISECOND, Nanos, VoterId},
     out::Out,
     sight::Sight,
@@ -46,6 +46,8 @@ struct Local {
     surrendered: Option<(Epoch, Cause)>,
     /// The movement for which the gate takes no new flows (rule 7), and whether it forwards them.
     diverting: Option<(Index, bool)>,
+    /// The movement for which the resources' knowledge was handed over.
+    exported: Option<Index>,
     /// Why the resources are not ready to be taken over here.
     unready: Option<String>,
     /// Until when this node refuses the group.
@@ -69,7 +71,7 @@ enum Stage {
     /// The flows of this epoch go on here, although another node owns the group. `over` once they have ended.
     Draining {
         epoch: Epoch,
-        over: bool,
+        over: Option<DrainSummary>,
     },
     Stopping(Epoch),
 }
@@ -148,9 +150,11 @@ impl Transitions {
     }
 
     /// The flows that drained here have ended.
-    pub(super) fn drained(&mut self, id: &GroupId, epoch: Epoch) {
-        if let Some(Stage::Draining { epoch: e, over }) = self.groups.get_mut(id).map(|l| &mut l.stage) {
-            *over |= *e == epoch;
+    pub(super) fn drained(&mut self, id: &GroupId, epoch: Epoch, summary: DrainSummary) {
+        if let Some(Stage::Draining { epoch: e, over }) = self.groups.get_mut(id).map(|l| &mut l.stage)
+            && *e == epoch
+        {
+            *over = Some(summary);
         }
     }
 
@@ -235,8 +239,10 @@ impl Local {
         let movement = group.and_then(|g| g.movement);
         self.divert(sight, want, movement);
 
-        if let Stage::Draining { over, .. } = &mut self.stage {
-            *over |= shutting_down;
+        if let Stage::Draining { over, .. } = &mut self.stage
+            && shutting_down
+        {
+            over.get_or_insert_default();
         }
         self.advance_stage(sight, id, group, want, plan);
         let left_open = m.skip_release_close && surrendered.is_some();
@@ -259,11 +265,16 @@ impl Local {
             let steers = steers_to(sight, m.from);
             plan.proposals.push(Entry::Ready { group, epoch, movement: m.id, to_incarnation, steers });
         }
+        if let Some(m) = movement.filter(|m| want.is_some() && m.from == sight.me() && self.exported != Some(m.id)) {
+            self.exported = Some(m.id);
+            plan.starts.push(Command::Export { group: id.clone(), movement: m.id, to: m.to });
+        }
         // Also of an agent that has started again since, and knows nothing of the flows.
         if let Some(g) = group.filter(|g| g.drain == Some(sight.me()))
-            && matches!(self.stage, Stage::Stopped | Stage::Draining { over: true, .. })
+            && let Stage::Stopped | Stage::Draining { over: Some(_), .. } = self.stage
         {
-            plan.proposals.push(Entry::Drained { group: id.clone(), epoch: g.epoch, node: sight.me() });
+            let summary = if let Stage::Draining { over, .. } = self.stage { over } else { None };
+            plan.proposals.push(Entry::Drained { group: id.clone(), epoch: g.epoch, node: sight.me(), summary });
         }
     }
 
@@ -364,7 +375,7 @@ impl Local {
     }
 
     fn drain(&mut self, id: &GroupId, epoch: Epoch, plan: &mut Plan) {
-        self.stage = Stage::Draining { epoch, over: false };
+        self.stage = Stage::Draining { epoch, over: None };
         plan.starts.push(Command::Drain { group: id.clone(), epoch });
     }
 

@@ -149,8 +149,7 @@ mod tests {
         let mut sockets = Sockets::open().unwrap();
         assert_eq!(sockets.alive(&here).unwrap(), 0);
         let listener = TcpListener::bind("127.83.17.9:0").unwrap();
-        let mut clients: Vec<_> =
-            (0..3).map(|_| TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
+        let mut clients: Vec<_> = (0..3).map(|_| TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
         let _accepted: Vec<_> = (0..3).map(|_| listener.accept().unwrap()).collect();
         assert_eq!(sockets.alive(&here).unwrap(), 3, "the listener is no connection");
         assert_eq!(sockets.alive(&["127.83.17.8".parse().unwrap()].into()).unwrap(), 0);

@@ -49,7 +49,7 @@ impl World {
             Command::Stop { group, epoch } => self.stop(position, agent, &group, epoch),
             Command::Receive { group, movement } => self.receive(position, agent, &group, movement),
             Command::Drain { group, epoch } => self.drain(position, agent, &group, epoch),
-            Command::Announce { .. } => {}
+            Command::Announce { .. } | Command::Export { .. } => {}
             Command::Send { to, message } => {
                 let moment = match &message {
                     Message::AskPromise { node, .. } => Some(Moment::Asking(*node, to)),

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::cluster::{
     command::Command,
+    entry::DrainSummary,
     ids::{GroupId, Nanos, VoterId},
     view::{RaftView, View},
 };
@@ -305,7 +306,7 @@ impl World {
             }
             Item::Drained(slot, epoch) => {
                 if let Some(group) = name(slot, &self.group_ids) {
-                    agent.core.on_drained(now, &group, epoch);
+                    agent.core.on_drained(now, &group, epoch, DrainSummary::default());
                 }
             }
             Item::Started(slot, epoch) => {

@@ -344,7 +344,9 @@ impl World {
                 let Some(kernel) = machine.kernel.as_mut() else {
                     return;
                 };
-                if kernel.acknowledged(acknowledgement, now) && kernel.gates.iter().any(|gate| gate.1 != GateRole::Closed) {
+                if kernel.acknowledged(acknowledgement, now)
+                    && kernel.gates.iter().any(|gate| gate.1 != GateRole::Closed)
+                {
                     self.check_serving();
                 }
             }

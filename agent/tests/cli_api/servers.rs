@@ -155,6 +155,8 @@ pub fn report() -> StatusReport {
             epoch: 3,
             cause: Some(Cause::Silent),
             moving_to: None,
+            draining_on: None,
+            last_move: None,
             serving_here: true,
             why: "owner <with> a lease".into(),
             vips: vec![VipStatus { address: "192.0.2.10/24".into(), device: "eth0".into(), present: true }],

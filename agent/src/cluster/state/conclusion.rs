@@ -42,7 +42,7 @@ impl State {
             }
             for (id, g) in self.groups.iter_mut().filter(|(_, g)| g.drain == Some(node)) {
                 g.drain = None;
-                effects.push(Effect::Drained(id.clone(), node));
+                effects.push(Effect::Drained(id.clone(), node, None));
             }
         } else {
             effects.push(Effect::Concluded { node, lost: false });

@@ -2,7 +2,7 @@
 
 use super::{Effect, GroupState, Movement, State};
 use crate::cluster::{
-    entry::Cause,
+    entry::{Cause, DrainSummary},
     ids::{Epoch, GroupId, Incarnation, Index, Role, VoterId},
     mutations::Mutations,
     refusal::Refusal,
@@ -122,13 +122,19 @@ impl State {
         Ok(vec![effect])
     }
 
-    pub(super) fn drained(&mut self, id: &GroupId, epoch: Epoch, node: VoterId) -> Result<Vec<Effect>, Refusal> {
+    pub(super) fn drained(
+        &mut self,
+        id: &GroupId,
+        epoch: Epoch,
+        node: VoterId,
+        summary: Option<DrainSummary>,
+    ) -> Result<Vec<Effect>, Refusal> {
         let g = self.group_mut(id, epoch)?;
         if g.drain != Some(node) {
             return Err(Refusal::Draining(id.clone()));
         }
         g.drain = None;
-        Ok(vec![Effect::Drained(id.clone(), node)])
+        Ok(vec![Effect::Drained(id.clone(), node, summary)])
     }
 
     /// The mutation `skip_move_check`: whoever is not the owner gets the group, whatever became of the movement.

@@ -216,8 +216,9 @@ fn the_owner_forwards_from_before_diverted_until_its_flows_have_ended() {
     bench.apply(&diverted(true));
     assert!(acts(bench.settle()).contains(&Command::Drain { group: web(), epoch: 1 }));
     assert_eq!(acts(bench.pass_ms(3_000)), [], "it goes on for as long as it takes");
-    bench.core.on_drained(bench.now, &web(), 1);
-    let drained = Entry::Drained { group: web(), epoch: 2, node: A };
+    let summary = DrainSummary { kept: 3, ..DrainSummary::default() };
+    bench.core.on_drained(bench.now, &web(), 1, summary);
+    let drained = Entry::Drained { group: web(), epoch: 2, node: A, summary: Some(summary) };
     assert_eq!(proposals(&bench.settle()), std::slice::from_ref(&drained));
     bench.apply(&drained);
     let acts = acts(bench.settle());
@@ -259,7 +260,7 @@ fn the_target_receives_before_it_says_ready_and_owns_with_its_peers_flows_known(
     assert!(acts_then.contains(&role(2, GateRole::Owner { steer: Some(A) })), "{acts_then:?}");
     assert!(acts_then.contains(&start(2, Cause::Order)) && !acts_then.contains(&stop(1)));
     bench.core.on_started(bench.now, &web(), 2);
-    bench.apply(&Entry::Drained { group: web(), epoch: 2, node: A });
+    bench.apply(&Entry::Drained { group: web(), epoch: 2, node: A, summary: None });
     assert_eq!(acts(bench.settle())[0], gate(2, true), "nothing is steered any more");
 }
 
@@ -318,5 +319,5 @@ fn a_restarted_agent_ends_the_drain_it_knows_nothing_of() {
     bench.apply(&diverted(true));
     bench.settle();
     bench.stopped(0);
-    assert_eq!(proposals(&bench.settle()), [Entry::Drained { group: web(), epoch: 2, node: A }]);
+    assert_eq!(proposals(&bench.settle()), [Entry::Drained { group: web(), epoch: 2, node: A, summary: None }]);
 }

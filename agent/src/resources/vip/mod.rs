@@ -188,7 +188,8 @@ impl Vip {
 
     fn health(&mut self, operation: Operation) -> Result<Health, ResourceError> {
         let (mut there, mut all, mut trouble) = (0, 0, None);
-        let left = self.loopback.count(&mut self.requests).map_err(|error| network(&self.name, operation, vec![error]))?;
+        let left =
+            self.loopback.count(&mut self.requests).map_err(|error| network(&self.name, operation, vec![error]))?;
         for front in &self.fronts {
             all += front.specs.len();
             let Some(ready) = &front.ready else {

@@ -42,7 +42,12 @@ fn any_entry() -> impl Strategy<Value = Entry> {
             Entry::Diverted { group, epoch, movement, from_incarnation, steers: true }
         }),
         (group(), epoch(), index()).prop_map(|(group, epoch, movement)| Entry::Abandon { group, epoch, movement }),
-        (group(), epoch(), node()).prop_map(|(group, epoch, node)| Entry::Drained { group, epoch, node }),
+        (group(), epoch(), node()).prop_map(|(group, epoch, node)| Entry::Drained {
+            group,
+            epoch,
+            node,
+            summary: None
+        }),
         (voter(), any::<bool>()).prop_map(|(node, on)| Entry::Standby { node, on }),
     ]
 }

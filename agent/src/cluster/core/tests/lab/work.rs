@@ -5,7 +5,7 @@ use rand::Rng;
 use super::{Lab, Report, TICK};
 use crate::cluster::{
     command::{Command, GateRole},
-    entry::Entry,
+    entry::{DrainSummary, Entry},
     ids::{MILLISECOND, Nanos, VoterId},
     message::Message,
     view::{RaftView, View},
@@ -36,7 +36,7 @@ impl Lab {
                 Report::Started => host.core.on_started(now, &group, epoch),
                 Report::Failed => host.core.on_start_failed(now, &group, epoch),
                 Report::Received => host.core.on_received(now, &group, epoch),
-                Report::Drained => host.core.on_drained(now, &group, epoch),
+                Report::Drained => host.core.on_drained(now, &group, epoch, DrainSummary::default()),
                 Report::Stopped => host.core.on_stopped(now, &group, epoch),
             }
         }
@@ -140,7 +140,9 @@ impl Lab {
             Command::Propose(entry) => self.propose(id, entry),
             Command::Elect => self.elect(id),
             Command::Halt(why) => panic!("core {id} halts: {why}"),
-            Command::Announce { .. } | Command::StepAside { .. } | Command::Resume | Command::Record(_) => {}
+            Command::Announce { .. }
+            | Command::Export { .. }
+            | Command::StepAside { .. } | Command::Resume | Command::Record(_) => {}
         }
     }
 
