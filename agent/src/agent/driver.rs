@@ -20,7 +20,7 @@ use crate::{
     backplane::{channel::Channel, pulse::PulseShared},
     clock,
     cluster::{
-        command::{Command, Fact},
+        command::{Command, Fact, GateRole},
         core::Core,
         entry::Entry,
         ids::{Nanos, VoterId},
@@ -273,7 +273,8 @@ impl Driver {
                     debug!(%group, "the log names a group that the configuration here does not");
                     return None;
                 };
-                if !self.kernel.tables().set_gate(slot, epoch, open) {
+                let role = if open { GateRole::Owner { steer: None } } else { GateRole::Closed };
+                if !self.kernel.tables().set_gate(slot, epoch, role) {
                     // The configuration allows no more groups than there are rows: a gate that cannot be moved is no gate.
                     return Some(format!("group {group} has no row in the gate (row {slot})"));
                 }

@@ -6,6 +6,28 @@ use super::{
     message::Message,
 };
 
+/// What a group's gate does on this node. Every role but the closed one needs a valid lease at every packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateRole {
+    /// Nothing of the group passes.
+    Closed,
+    /// The owner: everything passes. With `steer`, packets of flows that are not its own go to the old owner.
+    Owner {
+        /// The old owner, while it drains.
+        steer: Option<VoterId>,
+    },
+    /// The old owner after a move: serves the flows it has, sends new ones to the new owner, answers no ARP.
+    Drain {
+        /// The new owner.
+        to: VoterId,
+    },
+    /// The next owner before the move is done: takes what the owner sends over the backplane.
+    Receive {
+        /// The owner.
+        from: VoterId,
+    },
+}
+
 /// A command of the core.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
