@@ -141,7 +141,7 @@ fn take_kernel(config: &Config, incarnation: Incarnation, places: &Places, slots
         links: links.collect(),
         fronts: places.fronts.clone(),
         others: places.others.clone(),
-        vips: stacks::vips(config, slots),
+        vips: stacks::vips(config, slots, &places.fronts),
         chain: Chain::Auto,
     };
     match kernel::attach(&kernel_config) {

@@ -6,6 +6,7 @@ use super::driver::Driver;
 use crate::{
     api::status::{FrontStatus, GroupStatus, LeaseStatus, Life, LinkStatus, MoveStatus, StatusReport, VipStatus, VoterStatus},
     cluster::{
+        command::GateRole,
         ids::{GroupId, Incarnation, Nanos, Role, VoterId},
         state::GroupState,
         timing::majority,
@@ -216,7 +217,7 @@ impl Driver {
     /// Whether the gate passes the group's packets at this instant.
     fn serving(&self, now: Nanos, group: &GroupId) -> bool {
         let tables = self.kernel.tables();
-        let open = self.slots.of(group).is_some_and(|slot| tables.gate_state(slot).1);
+        let open = self.slots.of(group).is_some_and(|slot| matches!(tables.gate_state(slot).1, GateRole::Owner { .. }));
         open && tables.lease_end() > now
     }
 
