@@ -85,7 +85,9 @@ impl Backend for Handle {
         let to = self.config.shared.name_of(to);
         Ok(match &plan.breaks {
             None => match connections(&plan) {
-                Some(open) => format!("{group} would move to {to}; {open} open connections go on where they are until they end"),
+                Some(open) => {
+                    format!("{group} would move to {to}; {open} open connections go on where they are until they end")
+                }
                 None => format!("{group} would move to {to}; open connections go on where they are until they end"),
             },
             Some(why) => format!("{group} would move to {to}; {}", will_break(&plan, why)),

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use baton_ebpf::layout::FLOW_AGE_NS;
+use baton_ebpf::steering::FLOW_AGE_NS;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
@@ -125,7 +125,7 @@ impl Watcher {
     }
 
     fn begin(&mut self, drain: Drain, sockets: &mut Option<Sockets>) {
-        let counters = self.tables.gate_counters(drain.slot);
+        let counters = self.tables.gate_counters(drain.slot).unwrap_or_default();
         let kept = alive(sockets, &drain.vips).unwrap_or_else(|error| {
             warn!(group = %drain.group, %error, "open connections cannot be counted: the drain lasts for its whole time");
             0
@@ -146,7 +146,7 @@ impl Watcher {
     fn look(&mut self, sockets: &mut Option<Sockets>) {
         let mut over = Vec::new();
         for (group, watched) in &mut self.drains {
-            let counters = self.tables.gate_counters(watched.drain.slot);
+            let counters = self.tables.gate_counters(watched.drain.slot).unwrap_or_default();
             let now = clock::now();
             if counters.new_steered != watched.newcomers.1 {
                 watched.newcomers = (now, counters.new_steered);

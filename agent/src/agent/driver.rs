@@ -36,6 +36,7 @@ use crate::{
     kernel::Kernel,
     netlink::watch::Event,
     quorum::Quorum,
+    resources::{ResourceEvent, What},
     telemetry::{mark::Mark, recorder::Recorder},
 };
 
@@ -189,6 +190,7 @@ impl Driver {
                     self.executor.send(Job::Network(event));
                 }
             }
+            Input::Resource(event) => self.resource_says(now, event),
             Input::Request(request) => self.answer(now, request),
         }
     }
@@ -219,16 +221,32 @@ impl Driver {
                 }
                 self.core.on_readiness(now, &group, unready);
             }
-            Report::Failed(group, epoch, reason) => {
-                error!(%group, epoch, reason, "a resource of the group failed");
-                self.recorder.mark(now, Mark::ResourceFailed { group: group.clone(), epoch, reason });
-                self.core.on_start_failed(now, &group, epoch);
-            }
             Report::StartFailed(group, epoch, reason) => {
                 error!(%group, epoch, reason, "the group could not be started here");
                 self.core.on_start_failed(now, &group, epoch);
             }
         }
+    }
+
+    /// A resource reports by itself. One that died and is not mended in place costs its owner the group, at once.
+    fn resource_says(&mut self, now: Nanos, event: ResourceEvent) {
+        let ResourceEvent { group, resource, what } = event;
+        match what {
+            What::Died { status, release } => {
+                error!(%group, resource, status, release, "a resource died");
+                let state = self.core.state().groups.get(&group);
+                if let Some(epoch) = state.filter(|g| release && g.owner == Some(self.me)).map(|g| g.epoch) {
+                    let reason = format!("{resource}: {status}");
+                    self.recorder.mark(now, Mark::ResourceFailed { group: group.clone(), epoch, reason });
+                    self.core.on_start_failed(now, &group, epoch);
+                }
+            }
+            What::Restarted => info!(%group, resource, "it runs again"),
+            What::Ill(why) => warn!(%group, resource, why, "it is ill"),
+            What::Well => info!(%group, resource, "it is well again"),
+        }
+        // Whether the group could be taken over may have changed.
+        self.executor.send(Job::Look);
     }
 
     fn receive_mail(&mut self, now: Nanos, from: VoterId, mail: Mail) {
@@ -271,7 +289,9 @@ impl Driver {
         let peer = if owner == Some(self.me) { Some(*to) } else { owner };
         let breaks = (!self.core.would_steer(group, *to)).then(|| {
             let why = peer.and_then(|peer| self.steering.obstacle(peer, self.kernel.enforced()));
-            why.unwrap_or_else(|| "one of the two nodes cannot steer packets to the other (its log says why)".to_owned())
+            why.unwrap_or_else(|| {
+                "one of the two nodes cannot steer packets to the other (its log says why)".to_owned()
+            })
         });
         let vips = self.facts.config.shared.groups.get(group).map(|g| g.vips.iter().map(|vip| vip.address).collect());
         Ok(Plan { breaks, here: vips.filter(|_| owner == Some(self.me)) })
@@ -414,7 +434,8 @@ impl Driver {
 
     /// Serves the flows of a group that went to another node.
     fn drain(&mut self, group: GroupId, epoch: Epoch) {
-        let (Some(slot), Some(configured)) = (self.slots.of(&group), self.facts.config.shared.groups.get(&group)) else {
+        let (Some(slot), Some(configured)) = (self.slots.of(&group), self.facts.config.shared.groups.get(&group))
+        else {
             return;
         };
         info!(%group, epoch, "draining");

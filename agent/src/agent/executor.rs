@@ -84,6 +84,8 @@ pub enum Job {
     Stop(GroupId, Epoch),
     /// Announce a group's addresses again, and repeat it on the schedule.
     Announce(GroupId),
+    /// Look again whether the groups could be taken over here.
+    Look,
     /// Something changed in the network.
     Network(Event),
     /// End the thread.
@@ -107,8 +109,6 @@ pub enum Report {
     Mail(VoterId, Mail),
     /// Whether a group could be taken over here; the text says why not.
     Readiness(GroupId, Option<String>),
-    /// A resource of a running group failed beyond what is mended in place.
-    Failed(GroupId, Epoch, String),
     /// The group could not be started; what was started of it has been stopped.
     StartFailed(GroupId, Epoch, String),
 }
@@ -234,8 +234,8 @@ struct Group {
     /// A stop that has failed so far, and when it is tried again: the core waits for its report.
     stopping: Option<(Epoch, Nanos)>,
     schedule: Option<Schedule>,
-    /// What was last reported of its readiness.
-    unready: Option<Option<String>>,
+    /// Why it could not be taken over here, as was last reported.
+    unready: Option<String>,
 }
 
 struct Loop {
@@ -272,7 +272,8 @@ impl Loop {
         let now = clock::now();
         let due = self.groups.values().filter_map(|g| g.schedule.as_ref()?.due());
         let again = self.groups.values().filter_map(|g| g.stopping.map(|(_, at)| at));
-        let wait = due.chain(again).chain([self.monitor_due, self.readiness_due]).min().unwrap_or(now).saturating_sub(now);
+        let wait =
+            due.chain(again).chain([self.monitor_due, self.readiness_due]).min().unwrap_or(now).saturating_sub(now);
         Duration::from_nanos(wait).min(IDLE)
     }
 
@@ -330,6 +331,7 @@ impl Loop {
                     self.network(&Event::Resynced);
                 }
             }
+            Job::Look => self.readiness_due = clock::now(),
             Job::End => {}
         }
     }
@@ -419,7 +421,9 @@ impl Loop {
         if group.stack.knowledge {
             match self.board.take_knowledge(id, movement, KNOWLEDGE_WITHIN) {
                 Some(resources) => known = resources,
-                None => warn!(group = %id, "the owner has not told what its resources know: they go on with what they have"),
+                None => {
+                    warn!(group = %id, "the owner has not told what its resources know: they go on with what they have")
+                }
             }
         }
         for resource in &mut group.stack.resources {
@@ -503,8 +507,8 @@ impl Loop {
                 };
                 break;
             }
-            if group.unready.as_ref() != Some(&unready) {
-                group.unready = Some(unready.clone());
+            if group.unready != unready {
+                group.unready = unready.clone();
                 news.push(Report::Readiness(id.clone(), unready));
             }
         }

@@ -15,6 +15,7 @@ use crate::{
         state::State,
     },
     netlink::watch::Event,
+    resources::ResourceEvent,
     telemetry::metrics::Snapshot,
 };
 
@@ -42,6 +43,8 @@ pub enum Input {
     Executor(Report),
     /// A device or an address changed.
     Network(Event),
+    /// A resource reports by itself.
+    Resource(ResourceEvent),
     /// Somebody asks.
     Request(Request),
 }

@@ -76,10 +76,8 @@ impl Board {
 
     /// Waits until all flows of a group have come, at most for a while. Returns whether they have.
     pub fn wait_for_flows(&self, group: &GroupId, epoch: Epoch, within: Duration) -> bool {
-        self.wait(within, |pinned| {
-            pinned.flows.iter().any(|(known, at)| known == group && *at == epoch).then_some(())
-        })
-        .is_some()
+        self.wait(within, |pinned| pinned.flows.iter().any(|(known, at)| known == group && *at == epoch).then_some(()))
+            .is_some()
     }
 
     /// What the owner's resources know has come.

@@ -38,8 +38,8 @@ use tracing::{error, info, warn};
 
 use self::{
     backend::Handle,
-    driver::{Driver, Ended},
     drains::Drains,
+    driver::{Driver, Ended},
     executor::{Executor, Surroundings},
     inputs::{Input, Request},
     mail::Board,
@@ -107,7 +107,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     };
     let (starts, started) = mpsc::unbounded_channel();
     let follower = first_packet::follow(Arc::clone(&kernel), recorder.clone(), started);
-    let drains = Drains::start(kernel.tables(), sender.clone()).context("cannot start the thread that watches drains")?;
+    let drains =
+        Drains::start(kernel.tables(), sender.clone()).context("cannot start the thread that watches drains")?;
     let parts = Parts { facts, places, kernel, slots, recorder, starts, drains, sender: sender.clone(), inputs };
     let (ended, end) = oneshot::channel();
     let core = spawn_core(parts, ended).context("cannot start the core thread")?;

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use crate::{
     api::status::MoveStage as Stage,
     cluster::{
-    command::Fact,
-    entry::{Cause, DrainSummary},
-    ids::{Epoch, GroupId, Nanos, VoterId},
-    state::State,
-}};
+        command::Fact,
+        entry::{Cause, DrainSummary},
+        ids::{Epoch, GroupId, Nanos, VoterId},
+        state::State,
+    },
+};
 
 /// A planned move.
 #[derive(Clone, Debug, PartialEq, Eq)]

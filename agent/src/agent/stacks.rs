@@ -53,5 +53,5 @@ fn stack(group: &Group, me: VoterId, gated: Option<&[Device]>) -> anyhow::Result
     for device in vip.missing() {
         warn!(group = %group.id, device, "the device does not exist yet; its addresses wait for it");
     }
-    Ok(Stack { resources: vec![Box::new(vip)], addresses })
+    Ok(Stack { resources: vec![Box::new(vip)], addresses, knowledge: false })
 }

@@ -4,7 +4,9 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::driver::Driver;
 use crate::{
-    api::status::{FrontStatus, GroupStatus, LeaseStatus, Life, LinkStatus, MoveStatus, StatusReport, VipStatus, VoterStatus},
+    api::status::{
+        FrontStatus, GroupStatus, LeaseStatus, Life, LinkStatus, MoveStatus, StatusReport, VipStatus, VoterStatus,
+    },
     cluster::{
         command::GateRole,
         ids::{GroupId, Incarnation, Nanos, Role, VoterId},

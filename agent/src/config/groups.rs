@@ -7,20 +7,22 @@ use std::{
 };
 
 use super::{
-    cluster::check_name,
+    cluster::{check_duration, check_name},
     diagnostic::{Mistakes, did_you_mean},
     haproxy,
-    model::{Group, Vip, Voter},
+    model::{DRAIN_TIMEOUT, Group, Vip, Voter},
     raw::{RawByNode, RawGroup, RawVip, SCORE_MAX},
     reader::At,
     voters::{check_device, unusable},
 };
-use crate::cluster::ids::{GroupId, Role, VoterId};
+use crate::cluster::ids::{GroupId, MILLISECOND, Nanos, Role, VoterId};
 
 /// As many groups as the gate has slots for.
 pub const GROUPS_MAX: usize = 256;
 /// As many VIPs, over all groups, as the gate's map holds.
 pub const VIPS_MAX: usize = 4096;
+/// How long a drain may last: below a second the neighbours may not have learned of the new owner.
+const DRAIN: (Nanos, Nanos) = (1_000 * MILLISECOND, 24 * 3_600_000 * MILLISECOND);
 /// The score of staying, unless the group says otherwise: as high as scores that people choose without thinking.
 const STICKINESS: i32 = 100;
 
@@ -104,6 +106,11 @@ fn check_group(
         prefer,
         stickiness,
         failback: r.failback.as_ref().is_some_and(|f| f.value),
+        drain_timeout_ns: r
+            .drain_timeout
+            .as_ref()
+            .and_then(|d| check_duration(d, "drain_timeout", DRAIN, m))
+            .unwrap_or(DRAIN_TIMEOUT),
         vips,
         haproxies,
     }

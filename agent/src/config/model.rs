@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::key::ClusterKey;
 use crate::cluster::{
-    ids::{GroupId, Nanos, Role, VoterId},
+    ids::{GroupId, MILLISECOND, Nanos, Role, VoterId},
     timing::Timing,
 };
 
@@ -111,11 +111,22 @@ pub struct Group {
     pub stickiness: i32,
     /// Whether it goes back to a better node that returns.
     pub failback: bool,
+    /// How long open flows may go on on the old owner after a planned move, ns. Not in the digest where it is the default:
+    /// earlier versions know none.
+    #[serde(skip_serializing_if = "is_default_drain")]
+    pub drain_timeout_ns: Nanos,
     /// Its virtual addresses, in the file's order.
     pub vips: Vec<Vip>,
     /// Its HAProxys, in the file's order. Not in the digest of a file that has none: earlier versions know none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub haproxies: Vec<Haproxy>,
+}
+
+/// How long open flows may go on, unless the group says otherwise: five minutes.
+pub const DRAIN_TIMEOUT: Nanos = 300_000 * MILLISECOND;
+
+fn is_default_drain(nanos: &Nanos) -> bool {
+    *nanos == DRAIN_TIMEOUT
 }
 
 /// One virtual address.

@@ -65,6 +65,7 @@ pub(super) struct RawGroup {
     pub prefer: Vec<(At<String>, At<i64>)>,
     pub stickiness: Option<At<i64>>,
     pub failback: Option<At<bool>>,
+    pub drain_timeout: Option<At<String>>,
     pub vips: Vec<RawVip>,
     pub haproxies: Vec<RawHaproxy>,
 }
@@ -194,6 +195,7 @@ impl RawGroup {
             prefer: t.any("prefer").map(|v| read_prefer(&v, m)).unwrap_or_default(),
             stickiness: t.integer(m, "stickiness", 0, SCORE_MAX),
             failback: t.boolean(m, "failback"),
+            drain_timeout: t.string(m, "drain_timeout"),
             vips: t.tables(m, "vip", "group.vip").into_iter().map(|t| RawVip::read(t, m)).collect(),
             haproxies: t.tables(m, "haproxy", "group.haproxy").into_iter().map(|t| RawHaproxy::read(t, m)).collect(),
         };

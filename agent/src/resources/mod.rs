@@ -121,18 +121,6 @@ pub trait Resource: Send {
     /// Stop it. When this succeeds nothing of it runs here.
     fn stop(&mut self, context: &Context) -> Work<'_, ()>;
 
-    /// Be ready to take what the owner forwards, for the target of a planned move: whatever it takes to start at once and unseen.
-    fn receive(&mut self, context: &Context) -> Work<'_, ()> {
-        let _ = context;
-        Work::ok(())
-    }
-
-    /// The group went to another node by a planned move: serve what is open here, take nothing new.
-    fn drain(&mut self, context: &Context) -> Work<'_, ()> {
-        let _ = context;
-        Work::ok(())
-    }
-
     /// Is it well? May repair what can be repaired in place at once, and then reports what is the case afterwards.
     fn monitor(&mut self) -> Work<'_, Health>;
 

@@ -142,7 +142,9 @@ impl Lab {
             Command::Halt(why) => panic!("core {id} halts: {why}"),
             Command::Announce { .. }
             | Command::Export { .. }
-            | Command::StepAside { .. } | Command::Resume | Command::Record(_) => {}
+            | Command::StepAside { .. }
+            | Command::Resume
+            | Command::Record(_) => {}
         }
     }
 
