@@ -27,6 +27,7 @@ frontend f
 frontend narrow
     bind 127.0.0.1:8002
     maxconn 1
+    backlog 128
     default_backend b
 backend b
     server s1 127.0.0.1:9001 weight 5

@@ -34,9 +34,9 @@ backend t
 backend b
     mode tcp
     server s1 127.0.0.1:9001 check inter 100ms
-    server s2 127.0.0.1:9002 weight 50
-    server s3 127.0.0.1:9003
-    server s4 DIR/s4.sock
+    server s2 127.0.0.1:9002 backup weight 50
+    server s3 127.0.0.1:9003 backup
+    server s4 DIR/s4.sock backup
 backend web
     mode http
     server s1 127.0.0.1:9004 disabled
@@ -58,6 +58,22 @@ fn pair(lab: &Lab) -> (Node, Node) {
         node
     };
     (up("lb1", 8001), up("lb2", 8002))
+}
+
+/// Waits until a node may be moved to: HAProxys that have both just started take some seconds to agree that neither knows more.
+fn learnt(lab: &Lab, node: &mut Node) {
+    let last = std::cell::RefCell::new(None);
+    until(
+        || {
+            let refused = lab.settle(node.haproxy.receive(&context())).map_err(|e| e.to_string()).err();
+            assert!(
+                refused.iter().all(|r| r.contains("still being learnt") || r.contains("no session")),
+                "{refused:?}"
+            );
+            last.replace(refused).is_none() && last.borrow().is_none()
+        },
+        || format!("{:?}", last.borrow()),
+    );
 }
 
 /// Columns of `show servers state` that the operator sets: name, address, admin state without the configuration's bits, weight.
@@ -106,7 +122,7 @@ fn weights_states_addresses_maps_and_acls_go_over_and_only_what_differs_is_touch
         for part in many.lines().collect::<Vec<_>>().chunks(100) {
             old.ask(&format!("add map {a} <<\n{}\n", part.join("\n")));
         }
-        lab.settle(new.haproxy.receive(&context())).unwrap();
+        learnt(lab, &mut new);
         let state = lab.settle(old.haproxy.export()).unwrap();
         assert_ne!(servers(&new), servers(&old));
         lab.settle(new.haproxy.import(&state)).unwrap();
@@ -176,7 +192,7 @@ fn stick_tables_are_in_step_before_a_move_and_a_lost_session_refuses_it() {
         for _ in 0..20 {
             Client::connect(8001).echo("x");
         }
-        lab.settle(new.haproxy.receive(&context())).unwrap();
+        learnt(lab, &mut new);
         lab.settle(old.haproxy.export()).unwrap();
         let table = new.ask("show table t");
         assert!(table.contains("key=127.0.0.1") && table.contains("conn_cnt=20"), "{table}");

@@ -41,8 +41,10 @@ use crate::{
 
 pub use self::state::STATE_BYTES_MAX;
 
-/// How long a planned move waits for the stick tables.
-const PEERS_LIMIT: Duration = Duration::from_secs(3);
+/// How long the owner waits for the other node to confirm what is under way.
+const TOLD_LIMIT: Duration = Duration::from_secs(2);
+/// How long the target waits for a session; a first transfer takes longer, and refuses the move for now.
+const LEARNT_LIMIT: Duration = Duration::from_millis(500);
 /// Between two looks at the stick tables.
 const PEERS_AGAIN: Duration = Duration::from_millis(20);
 /// Above every wait inside: a start, a check, a reload with both.
@@ -166,8 +168,12 @@ fn worded(error: RuntimeError) -> String {
 }
 
 /// Waits until the stick tables are as they must be.
-fn in_step(client: &Client, mut wanted: impl FnMut(&Peers) -> Result<(), String>) -> Result<(), String> {
-    let deadline = Instant::now() + PEERS_LIMIT;
+fn in_step(
+    client: &Client,
+    limit: Duration,
+    mut wanted: impl FnMut(&Peers) -> Result<(), String>,
+) -> Result<(), String> {
+    let deadline = Instant::now() + limit;
     loop {
         let found = wanted(&Peers::parse(&client.ask("show peers").map_err(worded)?));
         if found.is_ok() || Instant::now() > deadline {
@@ -241,7 +247,7 @@ impl Resource for Haproxy {
             if !missing.is_empty() {
                 return Err(missing.join("; "));
             }
-            in_step(&running.client, |peers| peers.learnt(setup.spec.peers.as_deref()))
+            in_step(&running.client, LEARNT_LIMIT, |peers| peers.learnt(setup.spec.peers.as_deref()))
         }))
     }
 
@@ -249,7 +255,7 @@ impl Resource for Haproxy {
         Work::pending(self.with_running(Operation::Export, |setup, running| {
             let only = setup.spec.peers.as_deref();
             let mut marks = None;
-            in_step(&running.client, |peers| {
+            in_step(&running.client, TOLD_LIMIT, |peers| {
                 // Under load there is always something on its way: in step is who has all that there was at the beginning.
                 let marks = marks.get_or_insert_with(|| peers.marks());
                 peers.told(only, marks)
