@@ -52,7 +52,7 @@ fn kernels(arguments: &Arguments, series: &[String], tests: &[String]) -> Result
     let binaries = tests.iter().map(binary).collect::<Result<Vec<_>>>()?;
     let all = SERIES.map(|(series, _)| series.to_owned());
     let series = if series.is_empty() { &all[..] } else { series };
-    let mut results = Results::default();
+    let mut results = Results::new(arguments.cache.join("failed"));
     for series in series {
         let kernel = Kernel::get(&arguments.cache, series, arguments.refresh)?;
         results.run(&kernel, &arguments.guest, &binaries)?;

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// The port's name, by which the guest finds it in /sys/class/virtio-ports.
 pub const PORT: &str = "baton.control";
 /// No frame is longer, in bytes; what a program prints is cut to fit ([`OUTPUT_MAX`]).
-const FRAME_MAX: usize = 16 << 20;
-/// What is kept of one stream of a program's output, in bytes.
-pub const OUTPUT_MAX: usize = 1 << 20;
+const FRAME_MAX: usize = 64 << 20;
+/// What is kept of one stream of a program's output, in bytes, half from its beginning and half from its end. JSON may
+/// need six bytes for one.
+pub const OUTPUT_MAX: usize = 4 << 20;
 
 /// A request with a number that its reply repeats: a reply that came too late is not taken for the next one's.
 #[derive(Debug, Deserialize, Serialize)]

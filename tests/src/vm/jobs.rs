@@ -106,18 +106,33 @@ fn kill(child: &Child) {
     }
 }
 
-/// Reads a stream to its end in a thread of its own; keeps the first part, so that a talkative program goes on.
+/// Reads a stream to its end in a thread of its own.
 fn collect(stream: Option<impl Read + Send + 'static>) -> std::sync::mpsc::Receiver<Vec<u8>> {
     let (done, result) = std::sync::mpsc::channel();
-    thread::spawn(move || {
-        let mut kept = Vec::new();
-        if let Some(mut stream) = stream {
-            stream.by_ref().take(OUTPUT_MAX as u64).read_to_end(&mut kept).ok();
-            std::io::copy(&mut stream, &mut std::io::sink()).ok();
-        }
-        done.send(kept).ok();
-    });
+    thread::spawn(move || done.send(stream.map(ends).unwrap_or_default()).ok());
     result
+}
+
+/// The beginning and the end of a stream: a talkative program goes on, and is cut in the middle.
+fn ends(mut stream: impl Read) -> Vec<u8> {
+    let half = OUTPUT_MAX / 2;
+    let mut kept = Vec::new();
+    // An error is the end, too.
+    stream.by_ref().take(half as u64).read_to_end(&mut kept).ok();
+    let (mut end, mut cut, mut buffer) = (Vec::new(), false, vec![0; 64 << 10]);
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        end.extend_from_slice(&buffer[..length]);
+        if end.len() > 2 * half {
+            end.drain(..end.len() - half);
+            cut = true;
+        }
+    }
+    if cut || end.len() > half {
+        kept.extend(b"\n(left out)\n");
+        end.drain(..end.len().saturating_sub(half));
+    }
+    kept.extend(end);
+    kept
 }
 
 #[cfg(test)]
@@ -141,6 +156,16 @@ mod tests {
         let output = run(&words("echo begun; sleep 1000"), String::new(), Duration::from_millis(300)).unwrap();
         assert!(output.late && output.code.is_none());
         assert_eq!(output.stdout, "begun\n");
+    }
+
+    #[test]
+    fn long_output_keeps_its_ends() {
+        let text: Vec<u8> = (0..OUTPUT_MAX * 2).map(|n| (n / 1000 % 251) as u8).collect();
+        let (kept, half) = (ends(&text[..]), OUTPUT_MAX / 2);
+        assert_eq!(kept[..half], text[..half]);
+        assert_eq!(kept[kept.len() - half..], text[text.len() - half..]);
+        assert!(kept.len() < OUTPUT_MAX + 100);
+        assert_eq!(ends(&text[..OUTPUT_MAX]), text[..OUTPUT_MAX]);
     }
 
     #[test]

@@ -9,11 +9,18 @@ use std::{
 use anyhow::{Context, Result, bail};
 use comfy_table::{Cell, Table, presets::UTF8_FULL_CONDENSED};
 
-use super::{guest::Guest, guest::Spec, image::Image, kernel::Kernel, network::Network};
+use super::{
+    guest::{Guest, Spec},
+    image::Image,
+    kernel::Kernel,
+    network::Network,
+};
 use crate::home::Home;
 
 /// What a test binary may take under emulation.
 const BINARY_LIMIT: Duration = Duration::from_secs(600);
+/// Of what a failing binary printed, so many lines are shown from the beginning, and as many from the end.
+const SHOWN_LINES: usize = 60;
 /// Modules that the tests need. The kernel would load most of them by itself, had it a modprobe.
 const MODULES: [&str; 14] = [
     "veth",
@@ -49,9 +56,15 @@ pub struct Results {
     kernels: Vec<String>,
     tests: BTreeMap<String, BTreeMap<String, String>>,
     failures: Vec<String>,
+    logs: PathBuf,
 }
 
 impl Results {
+    /// No results yet; what failing binaries print is kept below the folder `logs`.
+    pub fn new(logs: PathBuf) -> Self {
+        Self { logs, ..Self::default() }
+    }
+
     /// Runs the binaries on a kernel and takes the results in.
     pub fn run(&mut self, kernel: &Kernel, guest: &Path, binaries: &[Binary]) -> Result<()> {
         let home = Home::new("kernels")?;
@@ -101,12 +114,21 @@ impl Results {
                 self.note(kernel, name, "(the binary)", "FAILED");
             }
             let (ending, console) = (output.ending(), guest.console());
-            self.failures.push(format!(
-                "{kernel}: {name}: {ending}\n{}{}\nThe console ends with:\n{console}",
-                output.stdout, output.stderr
-            ));
+            let printed = format!("{}{}\nThe console ends with:\n{console}\n", output.stdout, output.stderr);
+            self.failures.push(format!("{kernel}: {name}: {ending}\n{}", self.keep(kernel, name, &printed)));
         }
         Some(guest).filter(|_| !output.late)
+    }
+
+    /// Writes what a binary printed to a file, and hands back as much of it as a person wants to see at once.
+    fn keep(&self, kernel: &str, name: &str, printed: &str) -> String {
+        let file = self.logs.join(format!("{kernel}-{name}.log"));
+        let kept = std::fs::create_dir_all(&self.logs).and_then(|()| std::fs::write(&file, printed));
+        let place = match kept {
+            Ok(()) => format!("all of it: {}", file.display()),
+            Err(error) => format!("{} cannot be written: {error}", file.display()),
+        };
+        format!("{}\n({place})", abridged(printed))
     }
 
     fn note(&mut self, kernel: &str, binary: &str, test: &str, result: &str) {
@@ -130,10 +152,21 @@ impl Results {
     pub fn verdict(&self) -> Result<()> {
         self.failures.iter().for_each(|failure| eprintln!("\n{failure}"));
         if !self.failures.is_empty() {
-            bail!("{} of {} runs failed", self.failures.len(), self.kernels.len());
+            bail!("failed on another kernel: {} of the test binaries' runs", self.failures.len());
         }
         self.tests.first_key_value().map(|_| ()).context("no test was run")
     }
+}
+
+/// The first and the last lines: a verifier's log between them can have thousands.
+fn abridged(printed: &str) -> String {
+    let lines: Vec<&str> = printed.lines().collect();
+    let left_out = lines.len().saturating_sub(2 * SHOWN_LINES);
+    if left_out == 0 {
+        return printed.to_owned();
+    }
+    let (first, last) = (&lines[..SHOWN_LINES], &lines[lines.len() - SHOWN_LINES..]);
+    format!("{}\n… {left_out} lines …\n{}", first.join("\n"), last.join("\n"))
 }
 
 /// The tests that a test binary told of, by its lines `test NAME ... RESULT`.
@@ -141,7 +174,11 @@ fn results(printed: &str) -> Vec<(String, String)> {
     let lines = printed.lines().filter_map(|line| line.strip_prefix("test "));
     let parts = lines.filter_map(|line| line.split_once(" ... "));
     // What the test itself prints may stand between the dots and the result.
-    parts.map(|(test, rest)| (test.to_owned(), rest.split_whitespace().next().unwrap_or("?").to_owned())).collect()
+    parts
+        .map(|(test, rest)| {
+            (test.to_owned(), rest.split_whitespace().next().unwrap_or("?").trim_end_matches(',').to_owned())
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -152,8 +189,16 @@ mod tests {
     fn results_are_read_from_what_a_test_binary_prints() {
         let printed = "\nrunning 3 tests\ntest a ... ok\ntest b::c - should panic ... FAILED\n\
                        test d ... ignored, too slow\n\ntest result: FAILED. 1 passed\n";
-        let expected = [("a", "ok"), ("b::c - should panic", "FAILED"), ("d", "ignored,")];
+        let expected = [("a", "ok"), ("b::c - should panic", "FAILED"), ("d", "ignored")];
         assert_eq!(results(printed), expected.map(|(test, result)| (test.to_owned(), result.to_owned())));
+    }
+
+    #[test]
+    fn what_was_printed_is_abridged_in_the_middle() {
+        let lines = |range: std::ops::Range<usize>| range.map(|n| format!("line {n}\n")).collect::<String>();
+        assert_eq!(abridged(&lines(0..120)), lines(0..120));
+        let short = abridged(&lines(0..1000));
+        assert!(short.contains("line 59\n… 880 lines …\nline 940\n") && short.ends_with("line 999"));
     }
 
     #[test]
