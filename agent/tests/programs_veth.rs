@@ -259,6 +259,10 @@ fn a_new_incarnation_adopts_the_pins_and_inherits_no_right() {
 
 #[test]
 fn the_gate_holds_a_vip_on_the_wire_until_role_and_lease_allow_it() {
+    [Chain::Auto, Chain::Clsact].into_iter().for_each(the_gate_holds_a_vip);
+}
+
+fn the_gate_holds_a_vip(chain: Chain) {
     let vip = Ipv4Addr::new(10, 77, 0, 100);
     let pair = Pair::new();
     let node = &pair.one;
@@ -269,7 +273,7 @@ fn the_gate_holds_a_vip_on_the_wire_until_role_and_lease_allow_it() {
         links: Vec::new(),
         fronts: vec![front],
         vips: vec![kernel_support::vip(vip, 7)],
-        ..pair.config(node, 1, LinkHook::Tc, Chain::Auto)
+        ..pair.config(node, 1, LinkHook::Tc, chain)
     };
     let kernel = node.namespace.run(move || kernel::attach(&config)).expect("the gate attaches");
     let tables = kernel.tables();
@@ -287,11 +291,8 @@ fn the_gate_holds_a_vip_on_the_wire_until_role_and_lease_allow_it() {
         (kernel, bypasses)
     });
     assert!(bypasses.is_empty());
-    let stranger = KernelConfig {
-        node: "stranger".into(),
-        fronts: Vec::new(),
-        ..pair.config(node, 1, LinkHook::Xdp, Chain::Auto)
-    };
+    let stranger =
+        KernelConfig { node: "stranger".into(), fronts: Vec::new(), ..pair.config(node, 1, LinkHook::Xdp, chain) };
     let (kernel, bypasses) = node.namespace.run(move || {
         let stranger = kernel::attach(&stranger).expect("it attaches");
         let bypasses = kernel.bypasses().expect("netlink answers");
