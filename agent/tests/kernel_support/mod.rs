@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub mod namespace;
+pub mod packets;
 
 use std::net::IpAddr;
 
