@@ -372,6 +372,7 @@ fn core_settings(config: &Config, incarnation: Incarnation, timing: crate::clust
         groups: groups.collect(),
         timing,
         incarnation,
+        adopted: BTreeMap::new(),
         mutations: Mutations::default(),
     }
 }
