@@ -17,6 +17,7 @@ pub mod haproxy;
 pub mod home;
 pub mod http;
 pub mod keepalived;
+pub mod load;
 pub mod lock;
 pub mod metrics;
 pub mod netns;
