@@ -18,6 +18,7 @@ use baton_lab::{
     lock::Exclusive,
     scene::Scene,
     topology::{Lab, Spec, VIP4},
+    wait,
 };
 
 use super::{LIMIT, MILLISECOND, loads, targets};
@@ -90,6 +91,7 @@ fn what_a_move_of_keepalived_breaks_is_noticed() -> Result<()> {
     load.ready(&spec, LIMIT)?;
     let transfer = bulk::Spec { target: targets()[0], way: Way::Upload, bytes: USUAL_BYTES, pace: Some(20 << 20) };
     let transfer = Transfer::start(&client, transfer)?;
+    wait::until(LIMIT, "the upload to be under way", || Ok(transfer.moved() > 1 << 20))?;
     scene.system.planned_move(&scene.lab, owner, 1 - owner)?;
     scene.served_by_another(owner, 20 * MILLISECOND, LIMIT)?;
     thread::sleep(Duration::from_secs(1));
