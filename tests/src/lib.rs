@@ -22,6 +22,7 @@ pub mod lock;
 pub mod metrics;
 pub mod netns;
 pub mod overlap;
+pub mod pacemaker;
 pub mod packet;
 pub mod probe;
 pub mod process;
