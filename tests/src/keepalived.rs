@@ -50,8 +50,8 @@ impl Keepalived {
         Self { advert, profile, period, realtime, by_priority, members, leaving: None, logs }
     }
 
-    /// The same, with members of one priority and with preemption: a planned move lowers the owner's priority for a while,
-    /// by a file that the daemon watches.
+    /// The same with preemption: a planned move lowers the first member's priority by a file that the daemon watches. The
+    /// repair gives it back, and the VIPs return.
     #[must_use]
     pub fn moved_by_priority(mut self) -> Self {
         self.by_priority = true;
@@ -68,12 +68,13 @@ impl Keepalived {
         if self.realtime {
             text.push_str("  vrrp_rt_priority 50\n  vrrp_no_swap\n");
         }
-        let (priority, preemption, tracked) = if self.by_priority {
+        let priority = 150 - 10 * node;
+        let (preemption, tracked) = if self.by_priority {
             let file = Self::priority_file(lab, node);
             let tracked = format!("track_file lower {{\n  file \"{}\"\n}}\n", file.display());
-            (150, "  track_file {\n    lower weight -100\n  }\n", tracked)
+            ("  track_file {\n    lower weight -100\n  }\n", tracked)
         } else {
-            (150 - 10 * node, "  nopreempt\n", String::new())
+            ("  nopreempt\n", String::new())
         };
         write!(
             text,

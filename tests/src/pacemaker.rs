@@ -127,11 +127,13 @@ fn cib() -> String {
     };
     format!(
         "<cib validate-with=\"pacemaker-3.8\" admin_epoch=\"1\" epoch=\"1\" num_updates=\"0\"><configuration><crm_config>\
-         <cluster_property_set id=\"options\">{}{}</cluster_property_set></crm_config><nodes/><resources>\
+         <cluster_property_set id=\"options\">{}{}{}</cluster_property_set></crm_config><nodes/><resources>\
          <group id=\"{GROUP}\">{}{}</group></resources><constraints/><rsc_defaults><meta_attributes id=\"defaults\">{}\
          </meta_attributes></rsc_defaults></configuration></cib>\n",
         pair("options-f", "stonith-enabled", "false"),
         pair("options-q", "no-quorum-policy", "ignore"),
+        // How long members wait for one that decides already, at their start only.
+        pair("options-d", "dc-deadtime", "2s"),
         vip("vip4", VIP4.to_string(), "24"),
         vip("vip6", VIP6.to_string(), "64"),
         pair("defaults-s", "resource-stickiness", "100")

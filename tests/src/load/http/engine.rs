@@ -196,7 +196,7 @@ impl Engine {
         let Some(connection) = self.connections.get_mut(&token) else { return };
         self.next += 1;
         // Half of the new connections are closed by the server, the other half by the client.
-        let close = connection.kind == Kind::Fresh && token.0 % 2 == 0;
+        let close = connection.kind == Kind::Fresh && token.0.is_multiple_of(2);
         let question = format!("{}-{}", token.0, self.next);
         if let Err(error) = connection.ask(question, close, clock::now()) {
             self.fail(token, Reason::of(&error));
