@@ -6,20 +6,20 @@
 use std::{fmt, str::FromStr, thread, time::Duration};
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
-use baton::{clock, cluster::ids::Nanos};
+use baton::clock;
 use baton_lab::{
     baton::{Baton, Profile},
     gates,
     keepalived::Keepalived,
     load::{
         http::{self, Load},
-        proxy::{self, Proxies},
+        proxy,
         record::Kind,
         report::Report,
+        stage::{Proxied, Stage},
     },
     lock::Exclusive,
     pacemaker::{Method, Pacemaker},
-    scene::Scene,
     system::System,
     topology::{Spec, VIP4},
     wait,
@@ -28,7 +28,6 @@ use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
 use crate::moves_report::{self, Cells, Sample};
 
-const PROBE_NS: Nanos = 1_000_000;
 const LIMIT: Duration = Duration::from_secs(60);
 /// After the last connection was opened, until the baseline begins.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -93,7 +92,7 @@ impl Row {
 
     fn system(self, profile: &Profile) -> Box<dyn System> {
         match self {
-            Self::Baton => Box::new(Baton::new(profile.clone(), gates::INSPECT)),
+            Self::Baton => Box::new(Baton::new(profile.clone(), gates::INSPECT).with_haproxy("")),
             Self::KeepalivedStop => Box::new(Keepalived::floor_realtime()),
             Self::KeepalivedPriority => Box::new(Keepalived::floor_realtime().moved_by_priority()),
             Self::KeepalivedDefault => Box::new(Keepalived::default_setting()),
@@ -157,13 +156,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// One move in a cluster of its own.
 fn trial(row: Row, profile: &Profile, arguments: &Arguments) -> Result<Sample> {
     let spec = Spec { arbiter: row == Row::Baton, ..Spec::usual("move") };
-    let mut scene = Scene::new(spec, row.system(profile), PROBE_NS)?;
-    scene.addresses.stop();
-    let _proxies = Proxies::start(&scene.lab)?;
-    let owner = scene.steady(LIMIT)?;
+    let proxied = if row == Row::Baton { Proxied::BySystem } else { Proxied::ByStage };
+    let mut stage = Stage::new(spec, row.system(profile), proxied)?;
+    let owner = stage.steady(LIMIT)?;
     let usual = http::Spec::usual((VIP4, proxy::PORT).into());
     let spec = http::Spec { kept: arguments.kept, fresh_per_second: arguments.new, ..usual };
-    let load = Load::start(&scene.lab.client()?.ns, spec.clone())?;
+    let load = Load::start(&stage.client()?, spec.clone())?;
     load.ready(&spec, LIMIT)?;
     thread::sleep(SETTLE);
 
@@ -171,11 +169,11 @@ fn trial(row: Row, profile: &Profile, arguments: &Arguments) -> Result<Sample> {
     let begin = clock::now();
     thread::sleep(span);
     let ordered = clock::now();
-    scene.system.planned_move(&scene.lab, owner, 1 - owner)?;
+    stage.system.planned_move(&stage.lab, owner, 1 - owner)?;
     thread::sleep(span);
     let moved = |report: &Report| report.nodes(Kind::Fresh).contains(&(1 - owner));
     // A slow one gets as long as it needs: the window grows with it.
-    let end = wait::until_some(scene.system.patience(), "new connections to be answered by the other node", || {
+    let end = wait::until_some(stage.system.patience(), "new connections to be answered by the other node", || {
         let now = clock::now();
         let there = moved(&load.report(now.saturating_sub(1_000_000_000), now)?);
         if !there {
@@ -188,7 +186,7 @@ fn trial(row: Row, profile: &Profile, arguments: &Arguments) -> Result<Sample> {
         connections: spec.kept,
         calm: load.report(begin, ordered)?,
         moved: load.report(ordered, end)?,
-        stall_ns: scene.stall.worst(ordered, end),
+        stall_ns: stage.stall.worst(ordered, end),
     })
 }
 

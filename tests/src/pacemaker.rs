@@ -85,7 +85,7 @@ impl Pacemaker {
     }
 
     /// The node on which both VIPs are started, with all members online.
-    fn settled(&self, lab: &Lab) -> Result<Option<usize>> {
+    fn started_on(&self, lab: &Lab) -> Result<Option<usize>> {
         let Ok(output) = self.tool(0, &["crm_mon", "--one-shot", "--inactive"]) else { return Ok(None) };
         let text = String::from_utf8_lossy(&output.stdout);
         let names: Vec<_> = lab.nodes.iter().map(|n| n.name.as_str()).collect();
@@ -189,11 +189,11 @@ impl System for Pacemaker {
                 bail!("{} ended by itself:\n{}", member.name(), member.output());
             }
         }
-        Ok(self.settled(lab)?.is_some())
+        Ok(self.started_on(lab)?.is_some())
     }
 
     fn owner(&mut self, lab: &Lab) -> Result<Option<usize>> {
-        self.settled(lab)
+        self.started_on(lab)
     }
 
     fn process(&mut self, node: usize) -> Option<&mut Proc> {

@@ -11,12 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
-use super::{
-    message::{self, wrong},
-    pattern,
-};
+use super::{line::read_head, pattern};
 use crate::netns::NetNs;
 
 /// 100 MiB.
@@ -115,7 +112,8 @@ fn upload(spec: Spec, moved: &AtomicU64) -> Result<Done> {
         moved.store(offset, Ordering::Relaxed);
         keep_pace(spec, began, offset);
     }
-    let (length, mut body) = answer(&mut stream)?;
+    let (head, mut body) = read_head(&mut stream)?;
+    let length = head.length.context("an answer without a length")?;
     while (body.len() as u64) < length {
         let mut more = [0; 256];
         let count = stream.read(&mut more)?;
@@ -130,7 +128,8 @@ fn upload(spec: Spec, moved: &AtomicU64) -> Result<Done> {
 fn download(spec: Spec, moved: &AtomicU64) -> Result<Done> {
     let began = Instant::now();
     let mut stream = open(spec, &format!("GET /bulk/{} HTTP/1.1\r\nHost: vip\r\n\r\n", spec.bytes))?;
-    let (length, body) = answer(&mut stream)?;
+    let (head, body) = read_head(&mut stream)?;
+    let length = head.length.context("an answer without a length")?;
     ensure!(length == spec.bytes, "{length} bytes were offered instead of {}", spec.bytes);
     let mut offset = 0;
     let mut take = |bytes: &[u8]| {
@@ -150,25 +149,6 @@ fn download(spec: Spec, moved: &AtomicU64) -> Result<Done> {
         more = take(&buffer[..count])?;
     }
     Ok(done(spec, began))
-}
-
-/// The length of an answer, and what of its body came with the head.
-fn answer(stream: &mut TcpStream) -> io::Result<(u64, Vec<u8>)> {
-    let mut bytes = Vec::new();
-    loop {
-        if let Some(head) = message::head(&bytes)? {
-            if head.status() != Some(200) {
-                return Err(wrong("an answer that is no 200"));
-            }
-            let length = head.length.ok_or_else(|| wrong("an answer without a length"))?;
-            return Ok((length, bytes.split_off(head.bytes)));
-        }
-        let mut more = [0; 4096];
-        match stream.read(&mut more)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => bytes.extend_from_slice(&more[..count]),
-        }
-    }
 }
 
 fn keep_pace(spec: Spec, began: Instant, offset: u64) {

@@ -1,10 +1,18 @@
 //! Debian's HAProxy on every node, bound to the VIPs before the node has them, in front of the load's own server there.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
+use rustix::process::Pid;
 
-use super::server::{self, Server};
+use super::server;
 use crate::{
     process::Proc,
     topology::{Lab, Machine, VIP4, VIP6},
@@ -15,20 +23,18 @@ use crate::{
 pub const PORT: u16 = 80;
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Running proxies and the servers behind them; they end when dropped.
+/// Running proxies; they end when dropped.
 #[derive(Debug)]
 pub struct Proxies {
     /// One a node; `None` after [`Proxies::kill`].
     processes: Vec<Option<Proc>>,
-    _servers: Vec<Server>,
 }
 
 impl Proxies {
-    /// Starts a proxy and a server on each node.
+    /// Starts a proxy on each node.
     pub fn start(lab: &Lab) -> Result<Self> {
-        let servers = servers(lab)?;
         let processes = lab.nodes.iter().map(|machine| start(lab, machine).map(Some)).collect::<Result<_>>()?;
-        Ok(Self { processes, _servers: servers })
+        Ok(Self { processes })
     }
 
     /// SIGKILL for the proxy of a node.
@@ -49,16 +55,31 @@ impl Proxies {
     }
 }
 
-/// The load's server on each node.
-pub fn servers(lab: &Lab) -> Result<Vec<Server>> {
-    let numbered = lab.nodes.iter().zip(0..);
-    numbered.map(|(machine, node)| Server::start(&machine.ns, node)).collect()
+/// The stats socket of a node's proxy.
+pub fn socket(lab: &Lab, machine: &Machine) -> PathBuf {
+    lab.home().path().join(format!("haproxy-{}.sock", machine.name))
 }
 
-/// The configuration file of a node's proxy, which is written anew.
+/// The process that serves on a node, as it says itself.
+pub fn worker(lab: &Lab, machine: &Machine) -> Result<Pid> {
+    let mut stream = UnixStream::connect(socket(lab, machine)).context("HAProxy's stats socket")?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.write_all(b"show info\n")?;
+    let mut info = String::new();
+    stream.read_to_string(&mut info)?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid: "));
+    pid.and_then(|pid| Pid::from_raw(pid.trim().parse().ok()?)).with_context(|| format!("HAProxy tells no pid: {info}"))
+}
+
+/// The configuration file of a node's proxy.
+pub fn file(lab: &Lab, machine: &Machine) -> PathBuf {
+    lab.home().path().join(format!("haproxy-{}.conf", machine.name))
+}
+
+/// Writes the configuration file of a node's proxy; returns its path.
 pub fn configuration(lab: &Lab, machine: &Machine) -> Result<PathBuf> {
-    let file = lab.home().path().join(format!("haproxy-{}.conf", machine.name));
-    fs::write(&file, text(&lab.home().path().join(format!("haproxy-{}.sock", machine.name)).display().to_string()))?;
+    let file = file(lab, machine);
+    fs::write(&file, text(&socket(lab, machine)))?;
     Ok(file)
 }
 
@@ -71,7 +92,7 @@ pub fn prepare(machine: &Machine) -> Result<()> {
 fn start(lab: &Lab, machine: &Machine) -> Result<Proc> {
     prepare(machine)?;
     let file = configuration(lab, machine)?;
-    let socket = lab.home().path().join(format!("haproxy-{}.sock", machine.name));
+    let socket = socket(lab, machine);
     fs::remove_file(&socket).ok();
     let mut command = Command::new("haproxy");
     command.arg("-db").arg("-f").arg(&file);
@@ -84,13 +105,14 @@ fn start(lab: &Lab, machine: &Machine) -> Result<Proc> {
 }
 
 /// `idle-close-on-response`: a proxy that stops softly closes a client's idle connection with an answer, not between two.
-fn text(socket: &str) -> String {
+fn text(socket: &Path) -> String {
     format!(
-        "global\n  maxconn 5000\n  stats socket {socket} mode 600 level admin\n\
+        "global\n  maxconn 5000\n  stats socket {} mode 600 level admin\n\
          defaults\n  mode http\n  option idle-close-on-response\n  timeout connect 2s\n  timeout client 2m\n  \
          timeout server 2m\n  timeout http-keep-alive 2m\n  timeout tunnel 1h\n\
          frontend web\n  bind {VIP4}:{PORT}\n  bind [{VIP6}]:{PORT}\n  default_backend here\n\
          backend here\n  server local 127.0.0.1:{}\n",
+        socket.display(),
         server::PORT
     )
 }

@@ -11,41 +11,34 @@ use baton_lab::{
         bulk::{Transfer, USUAL_BYTES, Way},
         http::Load,
         idle::Idle,
-        proxy::Proxies,
+        proxy,
         record::Kind,
+        stage::{Proxied, Stage, at_vips},
         udp,
     },
     lock::Exclusive,
-    scene::Scene,
-    topology::{Lab, Spec, VIP4},
+    topology::{Spec, VIP4},
     wait,
 };
 
-use super::{LIMIT, MILLISECOND, loads, targets};
+use super::{LIMIT, both};
 
-fn keepalived() -> Result<Scene> {
+fn keepalived() -> Result<Stage> {
     let spec = Spec { arbiter: false, ..Spec::usual("load") };
-    Scene::new(spec, Box::new(Keepalived::floor_realtime()), MILLISECOND)
+    Stage::new(spec, Box::new(Keepalived::floor_realtime()), Proxied::ByStage)
 }
 
 #[test]
 fn without_a_move_nothing_is_lost() -> Result<()> {
     let _one = Exclusive::take()?;
-    let mut scene = keepalived()?;
-    let _proxies = Proxies::start(&scene.lab)?;
-    let mut udp_servers = Vec::new();
-    for (machine, node) in scene.lab.nodes.iter().zip(0..) {
-        for vip in Lab::vips() {
-            udp_servers.push(udp::Server::start(&machine.ns, vip, node)?);
-        }
-    }
-    let owner = scene.steady(LIMIT)?;
-    let client = scene.lab.client()?.ns.clone();
+    let mut stage = keepalived()?;
+    let owner = stage.steady(LIMIT)?;
+    let client = stage.client()?;
 
-    let mut idle = Idle::open(&client, targets()[0], 20)?;
+    let mut idle = Idle::open(&client, at_vips(proxy::PORT)[0], 20)?;
     let flows = udp::Flows::start(&client, (VIP4, udp::PORT).into(), 20, Duration::from_millis(50))?;
     let from = clock::now();
-    let loads = loads().map(|spec| (Load::start(&client, spec.clone()), spec));
+    let loads = both().map(|spec| (Load::start(&client, spec.clone()), spec));
     let mut running = Vec::new();
     for (load, spec) in loads {
         let load = load?;
@@ -53,7 +46,7 @@ fn without_a_move_nothing_is_lost() -> Result<()> {
         running.push(load);
     }
     for way in [Way::Upload, Way::Download] {
-        let target = targets()[usize::from(way == Way::Download)];
+        let target = at_vips(proxy::PORT)[usize::from(way == Way::Download)];
         let spec = bulk::Spec { target, way, bytes: USUAL_BYTES, pace: None };
         let done = Transfer::start(&client, spec)?.finish()?;
         eprintln!("{way:?}: {:.0} MiB/s", done.rate / f64::from(1 << 20));
@@ -80,20 +73,20 @@ fn without_a_move_nothing_is_lost() -> Result<()> {
 #[test]
 fn what_a_move_of_keepalived_breaks_is_noticed() -> Result<()> {
     let _one = Exclusive::take()?;
-    let mut scene = keepalived()?;
-    let _proxies = Proxies::start(&scene.lab)?;
-    let owner = scene.steady(LIMIT)?;
-    let client = scene.lab.client()?.ns.clone();
-    let mut idle = Idle::open(&client, targets()[0], 5)?;
-    let spec = loads()[0].clone().scaled(0.2);
+    let mut stage = keepalived()?;
+    let owner = stage.steady(LIMIT)?;
+    let client = stage.client()?;
+    let mut idle = Idle::open(&client, at_vips(proxy::PORT)[0], 5)?;
+    let spec = both()[0].clone().scaled(0.2);
     let from = clock::now();
     let load = Load::start(&client, spec.clone())?;
     load.ready(&spec, LIMIT)?;
-    let transfer = bulk::Spec { target: targets()[0], way: Way::Upload, bytes: USUAL_BYTES, pace: Some(20 << 20) };
+    let transfer =
+        bulk::Spec { target: at_vips(proxy::PORT)[0], way: Way::Upload, bytes: USUAL_BYTES, pace: Some(20 << 20) };
     let transfer = Transfer::start(&client, transfer)?;
     wait::until(LIMIT, "the upload to be under way", || Ok(transfer.moved() > 1 << 20))?;
-    scene.system.planned_move(&scene.lab, owner, 1 - owner)?;
-    scene.served_by_another(owner, 20 * MILLISECOND, LIMIT)?;
+    stage.system.planned_move(&stage.lab, owner, 1 - owner)?;
+    wait::until(LIMIT, "the other node to own the VIP", || Ok(stage.system.owner(&stage.lab)? == Some(1 - owner)))?;
     thread::sleep(Duration::from_secs(1));
     let report = load.finish(from)?;
     eprintln!("{report}");

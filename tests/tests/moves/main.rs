@@ -5,32 +5,32 @@
 
 mod calm;
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use anyhow::Result;
 use baton_lab::{
     baton::{Baton, Profile},
     gates,
-    load::{http, proxy},
-    scene::Scene,
-    topology::{Spec, VIP4, VIP6},
+    load::{
+        http, proxy,
+        stage::{Proxied, Stage, at_vips},
+    },
+    topology::Spec,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
-const MILLISECOND: u64 = 1_000_000;
 
-/// A cluster with a lease that is long beside the stalls of a busy machine.
-fn scene(name: &str) -> Result<Scene> {
-    let profile = Profile::custom(Duration::from_millis(20), Duration::from_millis(100));
-    Scene::new(Spec::usual(name), Box::new(Baton::new(profile, gates::INSPECT)), MILLISECOND)
+/// Agents with a lease that is long beside the stalls of a busy machine.
+fn agents() -> Baton {
+    Baton::new(Profile::custom(Duration::from_millis(20), Duration::from_millis(100)), gates::INSPECT)
 }
 
-/// The proxies at the VIPs.
-fn targets() -> [SocketAddr; 2] {
-    [SocketAddr::new(VIP4.into(), proxy::PORT), SocketAddr::new(VIP6.into(), proxy::PORT)]
+/// A cluster whose group has a HAProxy.
+fn with_haproxy(name: &str) -> Result<Stage> {
+    Stage::new(Spec::usual(name), Box::new(agents().with_haproxy("")), Proxied::BySystem)
 }
 
 /// The usual load, over IPv4 and IPv6 in equal parts.
-fn loads() -> [http::Spec; 2] {
-    targets().map(|target| http::Spec::usual(target).scaled(0.5))
+fn both() -> [http::Spec; 2] {
+    at_vips(proxy::PORT).map(|target| http::Spec::usual(target).scaled(0.5))
 }
