@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The version of these layouts and of the map names; part of the folder in which they are pinned.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 /// Rows of the peer table: row = voter number, row 0 is unused.
 pub const PEERS: usize = VOTERS_MAX + 1;
 /// Rows of the gate table: one a group.
@@ -22,8 +22,14 @@ pub const VIP_FILTER_WORDS: usize = 64;
 pub const TENURES_MAX: usize = 4096;
 /// The floor that refuses every gate index.
 pub const FLOOR_INFINITE: u64 = u64::MAX;
-/// Role in a gate word: the owner, which passes packets while it holds the lease.
+/// Role in a gate word: nothing passes.
+pub const ROLE_CLOSED: u64 = 0;
+/// The owner. With a peer: packets of flows that it does not know are steered there.
 pub const ROLE_OWNER: u64 = 1;
+/// The old owner after a move: it serves the flows it has, and steers new ones to the peer.
+pub const ROLE_DRAIN: u64 = 2;
+/// The next owner before a move is done: it takes what the peer, the owner, steers here.
+pub const ROLE_RECEIVE: u64 = 3;
 
 /// What the programs must know, and the lease. One row.
 #[repr(C)]
@@ -93,8 +99,10 @@ pub struct PeerLink {
     pub gap_sum: Word,
     /// Acknowledgements sent for the peer's beats.
     pub answered: Word,
+    /// The MAC address that the newest beat came from, by [`crate::steering::mac_number`]; 0 where none was seen.
+    pub mac: Word,
     /// Fills the cache lines.
-    pub reserved: [Word; 4],
+    pub reserved: [Word; 3],
     /// Round trips, ns.
     pub rtt: Histogram,
     /// Inter-arrival times, ns.
@@ -173,8 +181,11 @@ pub struct Counters {
 #[repr(C)]
 #[derive(Debug)]
 pub struct GateGroup {
-    /// epoch << 8 | role, read at once.
+    /// epoch << 16 | peer << 8 | role, read at once.
     pub word: Word,
+    /// Since when this node has had a role for the group without a pause (ns, boot clock): records of flows from before say
+    /// nothing of where they are now.
+    pub since: Word,
     /// Packets to a VIP of the group dropped at ingress.
     pub dropped_ingress: Word,
     /// Packets from a VIP of the group dropped at egress.
@@ -183,8 +194,26 @@ pub struct GateGroup {
     pub dropped_other: Word,
     /// ARP or ND packets among the dropped ones.
     pub dropped_neighbour: Word,
+    /// Packets to a VIP of the group dropped as they came over the backplane.
+    pub dropped_backplane: Word,
     /// Fills the cache line.
-    pub reserved: [Word; 3],
+    pub reserved: Word,
+    /// Packets sent to the peer.
+    pub steered: Word,
+    /// Packets of the peer's sent back to it, as final.
+    pub bounced: Word,
+    /// Packets that came over the backplane and were passed.
+    pub taken: Word,
+    /// Among the steered ones: those that opened a flow.
+    pub new_steered: Word,
+    /// Packets that were passed while draining.
+    pub drained: Word,
+    /// When the last of them came that has no TCP socket here (ns, boot clock): other protocols, and flows that end in NAT.
+    pub drained_at: Word,
+    /// Packets that were to go to the peer, but there was no way, or the peer's host was silent.
+    pub no_path: Word,
+    /// Fills the cache line.
+    pub reserved_steering: Word,
 }
 
 /// Which tenure: a group at an epoch.
@@ -220,22 +249,28 @@ pub const fn vip_bit(address: &[u32; 4]) -> (usize, u64) {
     ((hash >> 6) as usize & (VIP_FILTER_WORDS - 1), 1 << (hash & 63))
 }
 
-/// A gate word from its parts.
+/// A gate word from its parts; `peer` is a voter number, 0 for none.
 #[inline(always)]
-pub const fn gate_word(epoch: u64, open: bool) -> u64 {
-    epoch << 8 | if open { ROLE_OWNER } else { 0 }
+pub const fn gate_word(epoch: u64, role: u64, peer: u8) -> u64 {
+    epoch << 16 | (peer as u64) << 8 | role & 0xff
 }
 
 /// The epoch in a gate word.
 #[inline(always)]
 pub const fn gate_epoch(word: u64) -> u64 {
-    word >> 8
+    word >> 16
 }
 
-/// Whether a gate word names this node the owner.
+/// The role in a gate word.
 #[inline(always)]
-pub const fn gate_open(word: u64) -> bool {
-    word & 0xff == ROLE_OWNER
+pub const fn gate_role(word: u64) -> u64 {
+    word & 0xff
+}
+
+/// The peer in a gate word; 0 for none.
+#[inline(always)]
+pub const fn gate_peer(word: u64) -> u8 {
+    (word >> 8) as u8
 }
 
 // The rows must be whole words for the maps' stride, and the lease alone on its cache line.
@@ -244,4 +279,4 @@ const _: () = assert!(core::mem::offset_of!(Control, lease_end) == 128);
 const _: () = assert!(size_of::<PeerLink>() == (16 + 64) * 8);
 const _: () = assert!(size_of::<Peer>() == (16 + 4 * 80) * 8);
 const _: () = assert!(size_of::<Counters>() == 128);
-const _: () = assert!(size_of::<GateGroup>() == 64);
+const _: () = assert!(size_of::<GateGroup>() == 128);

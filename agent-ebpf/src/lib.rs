@@ -17,5 +17,6 @@ pub mod layout;
 pub mod lease;
 pub mod receive;
 pub mod siphash;
+pub mod steering;
 pub mod wire;
 pub mod word;

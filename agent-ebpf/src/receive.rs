@@ -21,12 +21,14 @@ pub enum Verdict {
 const REORDER_WINDOW: u64 = 64;
 
 /// Checks one heartbeat and records it. `now` is this machine's boot clock in ns, read after the arrival; `arrival`
-/// is the link it came on; `peer` gives the row of a voter.
+/// is the link it came on; `source` the MAC address it came from ([`crate::steering::mac_number`]; 0: not known); `peer` gives
+/// the row of a voter.
 #[inline(always)]
 pub fn receive<'a>(
     control: &Control,
     counters: &Counters,
     arrival: usize,
+    source: u64,
     peer: impl FnOnce(usize) -> Option<&'a Peer>,
     words: &mut Words,
     now: u64,
@@ -64,7 +66,7 @@ pub fn receive<'a>(
     };
     match beat.kind {
         KIND_BEAT => {
-            if !take_beat(counters, peer, &beat, link, now) || !may_answer(counters, peer, &beat, now) {
+            if !take_beat(counters, peer, &beat, link, source, now) || !may_answer(counters, peer, &beat, now) {
                 return Verdict::Consumed;
             }
             counters.answered.add(1);
@@ -87,7 +89,7 @@ pub fn receive<'a>(
 
 /// Takes a beat unless it, or a later one, was taken on its link. False: not taken, and counted.
 #[inline(always)]
-fn take_beat(counters: &Counters, peer: &Peer, beat: &Beat, link: usize, now: u64) -> bool {
+fn take_beat(counters: &Counters, peer: &Peer, beat: &Beat, link: usize, source: u64, now: u64) -> bool {
     let Some(row) = peer.links.get(link) else {
         return false;
     };
@@ -125,6 +127,9 @@ fn take_beat(counters: &Counters, peer: &Peer, beat: &Beat, link: usize, now: u6
     }
     row.last_seen.store(now);
     row.received.add(1);
+    if source != 0 && row.mac.load() != source {
+        row.mac.store(source);
+    }
     peer.last_seen.raise(now);
     // Links differ in delay: only the newest departure describes its sender. A new incarnation may have a new clock.
     if reborn || beat.stamp >= peer.stamp.load() {

@@ -18,6 +18,8 @@ use proptest::prelude::*;
 const KEY: [u64; 2] = [1, 2];
 const CLUSTER: u32 = 7;
 const LEASE: u64 = 1_000;
+/// The MAC address that the heartbeats come from.
+const SOURCE: u64 = 0x0605_0403_0202;
 
 /// The tables of voter 1.
 struct Machine {
@@ -53,7 +55,7 @@ impl Machine {
     }
 
     fn receive(&self, words: &mut Words, now: u64) -> Verdict {
-        receive(&self.control, &self.counters, 0, |node| self.peers.get(node), words, now)
+        receive(&self.control, &self.counters, 0, SOURCE, |node| self.peers.get(node), words, now)
     }
 }
 
@@ -169,6 +171,23 @@ fn r_never_falls() {
     assert_eq!(machine.receive(&mut signed(&beat(wire::order(1, 1), 0)), 20), Verdict::Answer);
     assert_eq!(machine.receive(&mut signed(&beat(wire::order(1, 2), 0)), 10), Verdict::Answer);
     assert_eq!(machine.peers[2].acknowledged.load(), 20);
+}
+
+#[test]
+fn a_beat_that_is_taken_shows_its_senders_address() {
+    let machine = Machine::new(3);
+    let mut words = signed(&beat(wire::order(1, 1), 0));
+    machine.receive(&mut words, 10);
+    assert_eq!(machine.peers[2].links[0].mac.load(), SOURCE);
+    // The same beat again, from elsewhere: not taken.
+    let peers = &machine.peers;
+    let mut words = signed(&beat(wire::order(1, 1), 0));
+    receive(&machine.control, &machine.counters, 0, 99, |node| peers.get(node), &mut words, 11);
+    assert_eq!(peers[2].links[0].mac.load(), SOURCE);
+    // A user-space receiver sees no address, and forgets none.
+    let mut words = signed(&beat(wire::order(1, 2), 0));
+    receive(&machine.control, &machine.counters, 0, 0, |node| peers.get(node), &mut words, 12);
+    assert_eq!(peers[2].links[0].mac.load(), SOURCE);
 }
 
 /// Rule 3: whoever sets the floor, fences and reads R has seen every answer that was given, or will be.

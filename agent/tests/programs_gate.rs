@@ -2,17 +2,18 @@
 
 mod kernel_support;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use baton::{
     clock,
+    cluster::command::GateRole,
     kernel::{
         Tables,
         run::{GATE_EGRESS, GATE_INGRESS, GATE_OTHER, Programs, TC_DROP, TC_NEXT},
     },
 };
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, PacketBuilder};
-use kernel_support::{OUR_MAC, PEER_MAC, address6, programs};
+use kernel_support::{OUR_MAC, OWNER, PEER_MAC, address6, programs, vip};
 
 const VIP: [u8; 4] = [192, 0, 2, 10];
 const OTHER: [u8; 4] = [192, 0, 2, 11];
@@ -28,13 +29,13 @@ fn vip6() -> [u8; 16] {
 /// Programs whose gate knows both VIPs, closed.
 fn gated() -> Programs {
     let mut programs = programs();
-    let vips = [(IpAddr::V4(Ipv4Addr::from(VIP)), SLOT), (IpAddr::V6(Ipv6Addr::from(vip6())), SLOT)];
+    let vips = [vip(Ipv4Addr::from(VIP), SLOT), vip(Ipv6Addr::from(vip6()), SLOT)];
     programs.set_vips(&vips).expect("two VIPs");
     programs
 }
 
 fn open(tables: &Tables, epoch: u64) {
-    assert!(tables.set_gate(SLOT, epoch, true));
+    assert!(tables.set_gate(SLOT, epoch, OWNER));
     tables.control().lease_end.store(clock::now() + 3_600_000_000_000);
 }
 
@@ -217,7 +218,7 @@ fn role_without_lease_and_lease_without_role_are_closed() {
     let tables = programs.tables();
     let now = clock::now();
     for (open, lease_end) in [(true, 0), (true, now), (false, now + 3_600_000_000_000)] {
-        tables.set_gate(SLOT, 3, open);
+        tables.set_gate(SLOT, 3, if open { OWNER } else { GateRole::Closed });
         tables.control().lease_end.store(lease_end);
         for (name, frame) in to_vip() {
             assert_eq!(run(&programs, GATE_INGRESS, &frame), TC_DROP, "{name}");
@@ -311,10 +312,10 @@ fn what_concerns_no_vip_passes_untouched() {
 fn vips_are_replaced_as_a_whole() {
     let mut programs = gated();
     assert_eq!(run(&programs, GATE_INGRESS, &udp(CLIENT, VIP)), TC_DROP);
-    programs.set_vips(&[(IpAddr::V4(Ipv4Addr::from(OTHER)), 0)]).expect("one VIP");
+    programs.set_vips(&[vip(Ipv4Addr::from(OTHER), 0)]).expect("one VIP");
     assert_eq!(run(&programs, GATE_INGRESS, &udp(CLIENT, VIP)), TC_NEXT);
     assert_eq!(run(&programs, GATE_INGRESS, &udp(CLIENT, OTHER)), TC_DROP);
     // A slot beyond the table is nobody's: held.
-    programs.set_vips(&[(IpAddr::V4(Ipv4Addr::from(OTHER)), 100_000)]).expect("one VIP");
+    programs.set_vips(&[vip(Ipv4Addr::from(OTHER), 100_000)]).expect("one VIP");
     assert_eq!(run(&programs, GATE_INGRESS, &udp(CLIENT, OTHER)), TC_DROP);
 }

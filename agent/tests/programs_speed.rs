@@ -3,7 +3,7 @@
 
 mod kernel_support;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use baton::{
     clock,
@@ -11,7 +11,7 @@ use baton::{
     kernel::run::{BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, GATE_EGRESS, GATE_INGRESS, Ran, TC_DROP, TC_NEXT, measure},
 };
 use baton_ebpf::wire;
-use kernel_support::{PORT, Shape, ack, beat, programs, signed, udp, udp_ports};
+use kernel_support::{OWNER, PORT, Shape, ack, beat, programs, signed, udp, udp_ports};
 
 const ROUNDS: u32 = 2_000;
 
@@ -19,7 +19,7 @@ const ROUNDS: u32 = 2_000;
 fn costs_are_printed() {
     let mut programs = programs();
     let vip = Ipv4Addr::new(10, 0, 0, 1);
-    programs.set_vips(&[(IpAddr::V4(vip), 0)]).expect("a VIP");
+    programs.set_vips(&[kernel_support::vip(vip, 0)]).expect("a VIP");
     let tables = programs.tables();
     tables.set_floor(VoterId(2), 0);
     let foreign = udp_ports(&[0; 100], Shape::default(), 1, 2);
@@ -51,7 +51,7 @@ fn costs_are_printed() {
     let held = same(GATE_INGRESS, &foreign);
     assert_eq!(held.action, TC_DROP);
     show("gate_ingress, VIP, closed", &held);
-    tables.set_gate(0, 1, true);
+    tables.set_gate(0, 1, OWNER);
     tables.control().lease_end.store(clock::now() + 3_600_000_000_000);
     show("gate_ingress, VIP, open, TCP", &same(GATE_INGRESS, &tcp));
     show("gate_ingress, VIP, open, UDP (with tenure)", &same(GATE_INGRESS, &foreign));

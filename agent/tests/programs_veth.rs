@@ -3,7 +3,7 @@
 mod kernel_support;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
     sync::Arc,
     time::Duration,
@@ -12,14 +12,17 @@ use std::{
 use baton::{
     backplane::responder::Responder,
     clock,
-    cluster::ids::{Incarnation, VoterId},
+    cluster::{
+        command::GateRole,
+        ids::{Incarnation, VoterId},
+    },
     kernel::{
         self, Chain, Device, Hook, Kernel, KernelConfig, KernelError, LinkConfig, LinkHook, Mechanism, Said, Tables,
         inspect::Inspector,
     },
 };
 use kernel_support::{
-    PORT, config,
+    OWNER, PORT, config,
     namespace::{BpfMount, Namespace, wait_until},
 };
 
@@ -208,7 +211,7 @@ fn a_new_incarnation_adopts_the_pins_and_inherits_no_right() {
         let socket = pair.one.socket();
         two.tables().set_floor(VoterId(1), 0);
         let sent = beat_until(&one.tables(), &socket, 2, 0, "a lease", || one.tables().lease_end() > 0);
-        assert!(one.tables().set_gate(3, 9, true));
+        assert!(one.tables().set_gate(3, 9, OWNER));
         one.tables().set_gate_index(44);
         let received = two.tables().link_view(VoterId(1), 0).expect("link 0").received;
         drop(one);
@@ -217,13 +220,13 @@ fn a_new_incarnation_adopts_the_pins_and_inherits_no_right() {
         let inspector = Inspector::of_node(pair.mount.path(), "test", "node.1").expect("pinned");
         assert!(inspector.lease_end() > 0);
         assert_eq!(inspector.gates().len(), 1);
-        assert!(inspector.gate(3).expect("slot 3").open);
+        assert!(inspector.gate(3).expect("slot 3").open());
 
         let one = pair.attach(&pair.one, 2, LinkHook::Tc, chain);
         assert_eq!(inspector.incarnation(), 2);
         assert_eq!((inspector.lease_end(), inspector.gate_index()), (0, 0));
         let gate = inspector.gate(3).expect("slot 3");
-        assert_eq!((gate.epoch, gate.open), (9, false));
+        assert_eq!((gate.epoch, gate.role), (9, GateRole::Closed));
         assert_eq!(one.tables().peer_view(VoterId(2)).floor, u64::MAX);
         assert_eq!(one.tables().link_view(VoterId(2), 0), inspector.link(VoterId(2), 0));
         let hooks = one.hooks().to_vec();
@@ -257,7 +260,7 @@ fn the_gate_holds_a_vip_on_the_wire_until_role_and_lease_allow_it() {
     let config = KernelConfig {
         links: Vec::new(),
         fronts: vec![front],
-        vips: vec![(IpAddr::V4(vip), 7)],
+        vips: vec![kernel_support::vip(vip, 7)],
         ..pair.config(node, 1, LinkHook::Tc, Chain::Auto)
     };
     let kernel = node.namespace.run(move || kernel::attach(&config)).expect("the gate attaches");
@@ -293,27 +296,27 @@ fn the_gate_holds_a_vip_on_the_wire_until_role_and_lease_allow_it() {
     // Closed: the client's question for the MAC is not even answered.
     wait_until("questions are held", || {
         send();
-        gate().dropped_neighbour >= 1
+        gate().counters.dropped_neighbour >= 1
     });
     // Open, but without a lease; with the lease, but closed.
-    tables.set_gate(7, 1, true);
-    let held = gate().dropped_ingress;
+    tables.set_gate(7, 1, OWNER);
+    let held = gate().counters.dropped_ingress;
     wait_until("no lease, no answer", || {
         send();
-        gate().dropped_ingress > held
+        gate().counters.dropped_ingress > held
     });
-    tables.set_gate(7, 1, false);
+    tables.set_gate(7, 1, GateRole::Closed);
     tables.control().lease_end.store(clock::now() + LEASE_NS);
-    let held = gate().dropped_ingress;
+    let held = gate().counters.dropped_ingress;
     wait_until("no role, no answer", || {
         send();
-        gate().dropped_ingress > held
+        gate().counters.dropped_ingress > held
     });
     assert!(!arrived());
     assert!(kernel.tenures().expect("read").is_empty());
 
     // Both: it passes, and the tenure is on record.
-    tables.set_gate(7, 2, true);
+    tables.set_gate(7, 2, OWNER);
     wait_until("it is served", || {
         send();
         arrived()
@@ -325,15 +328,15 @@ fn the_gate_holds_a_vip_on_the_wire_until_role_and_lease_allow_it() {
     // The lease ends: nothing more arrives, and what the node itself sends from the VIP is held.
     tables.control().lease_end.store(clock::now());
     while arrived() {}
-    let held = gate().dropped_ingress;
+    let held = gate().counters.dropped_ingress;
     wait_until("the lease ended", || {
         send();
-        gate().dropped_ingress > held
+        gate().counters.dropped_ingress > held
     });
     assert!(!arrived());
-    let held = gate().dropped_egress;
+    let held = gate().counters.dropped_egress;
     server.send_to(b"late", (address(2), 9)).ok();
-    wait_until("egress is held", || gate().dropped_egress > held);
+    wait_until("egress is held", || gate().counters.dropped_egress > held);
 
     // Another address of the same device was never touched.
     let own = node.namespace.run(|| UdpSocket::bind((address(1), 9001)).expect("bound"));

@@ -101,6 +101,7 @@ mutations! {
     skip_promise_index_check: 3 voters, 8000 seeds;
     skip_conclusion_floor: 3 voters, 100 seeds;
     skip_move_check: 3 voters, 2500 seeds;
+    skip_divert: 3 voters, 300 seeds;
     skip_release_close: 3 voters, 300 seeds;
     reopen_released: 3 voters, 600 seeds;
     skip_second_floor_check: 3 voters, 3000 seeds;

@@ -10,7 +10,7 @@ use baton::{
     clock,
     cluster::ids::VoterId,
     kernel::{
-        Chain, KernelConfig,
+        Chain, KernelConfig, VipRow,
         run::{BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, GATE_EGRESS, GATE_INGRESS, Programs, Ran, measure},
     },
 };
@@ -88,7 +88,7 @@ impl Bench {
 
     /// Packets that are none of ours, for every program.
     fn foreign(&mut self) -> Result<()> {
-        self.programs.set_vips(&[(IpAddr::from([192, 0, 2, 100]), 0)])?;
+        self.programs.set_vips(&[VipRow { address: IpAddr::from([192, 0, 2, 100]), slot: 0, front: 0 }])?;
         let frame = udp(&[0; 100], PORT + 1)?;
         for program in [BEAT_INGRESS, BEAT_EGRESS, BEAT_XDP, GATE_INGRESS, GATE_EGRESS] {
             let ran = self.programs.run(program, &frame, REPEAT)?;

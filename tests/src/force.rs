@@ -6,7 +6,7 @@ use std::{mem::offset_of, path::Path};
 use anyhow::{Context, Result};
 use aya::maps::{Array, Map, MapData};
 use baton::cluster::ids::{Epoch, Nanos};
-use baton_ebpf::layout::{Control, GateGroup, LAYOUT_VERSION, gate_word};
+use baton_ebpf::layout::{Control, GateGroup, LAYOUT_VERSION, ROLE_OWNER, gate_word};
 
 use crate::{
     baton::{Baton, CLUSTER},
@@ -28,7 +28,7 @@ pub fn open_gate(lab: &Lab, node: &Machine, slot: u32, epoch: Epoch, lease_end: 
     control.set(0, row, 0)?;
     let mut gate = pinned::<GATE_WORDS>(&folder.join("GATE"))?;
     let mut row = gate.get(&slot, 0)?;
-    row[offset_of!(GateGroup, word) / 8] = gate_word(epoch, true);
+    row[offset_of!(GateGroup, word) / 8] = gate_word(epoch, ROLE_OWNER, 0);
     gate.set(slot, row, 0)?;
     Ok(())
 }

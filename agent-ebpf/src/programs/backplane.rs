@@ -8,6 +8,7 @@ use aya_ebpf::{
 use baton_ebpf::{
     layout::{Control, Counters},
     receive::{Verdict, receive},
+    steering::mac_number,
     wire::{BYTES, KIND_BEAT, LINKS_MAX, MAGIC, WORDS, Words, tag},
 };
 
@@ -133,10 +134,11 @@ fn ingress<F: Frame>(frame: &F) -> F::Action {
         counters.stray.add(1);
         return frame.drop();
     }
+    let source = mac_number(udp.head.macs[1]);
     let changed = [datagram.words[1], datagram.words[8]];
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    let verdict = receive(control, counters, arrival, |node| PEER.get(node as u32), &mut datagram.words, now);
+    let verdict = receive(control, counters, arrival, source, |node| PEER.get(node as u32), &mut datagram.words, now);
     match verdict {
         Verdict::Pass => frame.pass(),
         Verdict::Consumed => frame.drop(),

@@ -4,7 +4,8 @@
 //! announcement of it. Packets of VIPs that this gate does not know pass untouched.
 
 use aya_ebpf::{helpers::generated::bpf_ktime_get_boot_ns, macros::classifier, programs::TcContext};
-use baton_ebpf::layout::{GateGroup, Tenure, TenureKey, gate_epoch, gate_open, vip_bit};
+use baton_ebpf::layout::{GateGroup, ROLE_OWNER, Tenure, TenureKey, gate_epoch, gate_role, vip_bit};
+use baton_ebpf::steering::vip_slot;
 
 use super::{
     frame::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Head, ICMPV6, TCP, UDP, head},
@@ -62,7 +63,7 @@ fn slot(address: &Address) -> u32 {
     }
     // SAFETY: the value is copied at once; a slot that is re-used meanwhile is a change of configuration.
     match unsafe { VIPS.get(address) } {
-        Some(slot) => *slot,
+        Some(value) => vip_slot(*value),
         None => NO_SLOT,
     }
 }
@@ -227,7 +228,7 @@ fn decide(frame: &TcContext, side: Side, found: Found) -> i32 {
     let word = group.word.load();
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    if !gate_open(word) || now >= control.lease_end.load() {
+    if gate_role(word) != ROLE_OWNER || now >= control.lease_end.load() {
         count(group, side, found.neighbour);
         return frame.drop();
     }

@@ -6,6 +6,7 @@ use aya_ebpf::{
 };
 use baton_ebpf::{
     layout::{Control, Counters, GateGroup, PEERS, Peer, SLOTS, TENURES_MAX, Tenure, TenureKey, VIPS_MAX},
+    steering::{FLOWS_MAX, FRAGMENTS_MAX, FlowKey, FlowState, FragmentKey, Steer},
     wire::LINKS_MAX,
 };
 
@@ -28,10 +29,22 @@ pub static COUNTERS: Array<Counters> = Array::with_max_entries(LINKS_MAX as u32,
 #[map]
 pub static GATE: Array<GateGroup> = Array::with_max_entries(SLOTS as u32, MMAPABLE);
 
-/// VIP (IPv4 as IPv4-mapped IPv6, network byte order) to slot.
+/// VIP (IPv4 as IPv4-mapped IPv6, network byte order) to slot and front, by `vip_value`.
 #[map]
 pub static VIPS: HashMap<[u32; 4], u32> = HashMap::with_max_entries(VIPS_MAX as u32, 0);
 
 /// What the gate let through, by group and epoch.
 #[map]
 pub static TENURES: LruHashMap<TenureKey, Tenure> = LruHashMap::with_max_entries(TENURES_MAX as u32, 0);
+
+/// The ways to the peers, and the fronts.
+#[map]
+pub static STEER: Array<Steer> = Array::with_max_entries(1, MMAPABLE);
+
+/// Whose flows are whose.
+#[map]
+pub static FLOWS: LruHashMap<FlowKey, FlowState> = LruHashMap::with_max_entries(FLOWS_MAX as u32, 0);
+
+/// Whose fragments are whose.
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FlowState> = LruHashMap::with_max_entries(FRAGMENTS_MAX as u32, 0);

@@ -4,14 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{error::Elapsed, timeout},
 };
 
-use super::inputs::{Input, Request};
+use super::inputs::{Input, Plan, Request};
 use crate::{
     api::{Backend, OrderError, protocol::ErrorKind, status::StatusReport},
     cluster::{core::OrderRefused, message::Order},
     config::{Config, Shared},
+    netlink::sockets::Sockets,
     telemetry::{history::History, metrics::Snapshot},
 };
 
@@ -57,7 +58,7 @@ impl Backend for Handle {
 
     async fn order(&self, order: Order) -> Result<String, OrderError> {
         let text = match &order {
-            Order::Move { group, to } => format!("moving {group} to {}", self.config.shared.name_of(*to)),
+            Order::Move { group, to, .. } => format!("moving {group} to {}", self.config.shared.name_of(*to)),
             Order::Standby { node, on: true } => {
                 format!("moving everything off {}", self.config.shared.name_of(*node))
             }
@@ -65,19 +66,66 @@ impl Backend for Handle {
                 format!("{} may own groups again", self.config.shared.name_of(*node))
             }
         };
-        let answer = timeout(ANSWER_TIME, self.ask(|reply| Request::Order(order, reply))).await;
-        match answer {
-            Ok(Ok(())) => Ok(text),
-            Ok(Err(refused)) => Err(OrderError {
-                kind: if refused == OrderRefused::NoLeader { ErrorKind::NoQuorum } else { ErrorKind::Refused },
-                message: refused.to_string(),
-            }),
-            Err(_late) => Err(OrderError {
-                kind: ErrorKind::Timeout,
-                message: "the agent's core gave no answer in 3 s: it is still looking for the other voters, or stuck; \
-                          see its log"
-                    .to_owned(),
-            }),
+        if let Order::Move { force: false, .. } = &order {
+            let plan = self.ask_plan(order.clone()).await?;
+            if let Some(why) = plan.breaks.as_ref().filter(|_| connections(&plan) != Some(0)) {
+                return Err(OrderError {
+                    kind: ErrorKind::Refused,
+                    message: format!("{}; give the order with --force to move it all the same", will_break(&plan, why)),
+                });
+            }
         }
+        settled(timeout(ANSWER_TIME, self.ask(|reply| Request::Order(order, reply))).await)?;
+        Ok(text)
+    }
+
+    async fn plan(&self, order: Order) -> Result<String, OrderError> {
+        let plan = self.ask_plan(order.clone()).await?;
+        let Order::Move { group, to, .. } = order else { return Ok("nothing stands against it".to_owned()) };
+        let to = self.config.shared.name_of(to);
+        Ok(match &plan.breaks {
+            None => match connections(&plan) {
+                Some(open) => {
+                    format!("{group} would move to {to}; {open} open connections go on where they are until they end")
+                }
+                None => format!("{group} would move to {to}; open connections go on where they are until they end"),
+            },
+            Some(why) => format!("{group} would move to {to}; {}", will_break(&plan, why)),
+        })
+    }
+}
+
+impl Handle {
+    async fn ask_plan(&self, order: Order) -> Result<Plan, OrderError> {
+        settled(timeout(ANSWER_TIME, self.ask(|reply| Request::Plan(order, reply))).await)
+    }
+}
+
+/// How many connections to the group's VIPs are open, if it is served on this machine and they can be counted.
+fn connections(plan: &Plan) -> Option<usize> {
+    let vips = plan.here.as_ref()?;
+    Sockets::open().and_then(|mut sockets| sockets.alive(vips)).ok()
+}
+
+fn will_break(plan: &Plan, why: &str) -> String {
+    match connections(plan) {
+        Some(open) => format!("{open} open connections would break: {why}"),
+        None => format!("open connections would break: {why}"),
+    }
+}
+
+/// The driver's answer, as the servers pass it on.
+fn settled<T>(answer: Result<Result<T, OrderRefused>, Elapsed>) -> Result<T, OrderError> {
+    match answer {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(refused)) => Err(OrderError {
+            kind: if refused == OrderRefused::NoLeader { ErrorKind::NoQuorum } else { ErrorKind::Refused },
+            message: refused.to_string(),
+        }),
+        Err(_late) => Err(OrderError {
+            kind: ErrorKind::Timeout,
+            message: "the agent's core gave no answer in 3 s: it is still looking for the other voters, or stuck; see its log"
+                .to_owned(),
+        }),
     }
 }

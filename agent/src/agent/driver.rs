@@ -9,22 +9,26 @@ use tokio::{io::unix::AsyncFd, sync::mpsc};
 use tracing::{debug, error, info, warn};
 
 use super::{
+    drains::{Drain, Drains},
     executor::{Executor, Job, Report},
     first_packet::Started,
-    inputs::{Input, Request},
+    inputs::{Input, Plan, Request},
+    mail::{Board, Mail},
+    moves::Moves,
     network::Network,
     slots::Slots,
+    steering::Steering,
     timer::{self, Timer},
 };
 use crate::{
     backplane::{channel::Channel, pulse::PulseShared},
     clock,
     cluster::{
-        command::{Command, Fact},
-        core::Core,
+        command::{Command, Fact, GateRole},
+        core::{Core, OrderRefused},
         entry::Entry,
-        ids::{Nanos, VoterId},
-        message::Message,
+        ids::{Epoch, GroupId, Nanos, VoterId},
+        message::Order,
         state::State,
         timing::Timing,
         view::{PeerView, View},
@@ -32,6 +36,7 @@ use crate::{
     kernel::Kernel,
     netlink::watch::Event,
     quorum::Quorum,
+    resources::{ResourceEvent, What},
     telemetry::{mark::Mark, recorder::Recorder},
 };
 
@@ -54,6 +59,12 @@ pub struct Driver {
     pub(super) slots: Slots,
     pub(super) starts: mpsc::UnboundedSender<Started>,
     pub(super) network: Network,
+    pub(super) steering: Steering,
+    /// The peers to which packets can be steered, as bits.
+    pub(super) steers: u16,
+    pub(super) drains: Drains,
+    pub(super) board: Arc<Board>,
+    pub(super) moves: Moves,
     pub(super) facts: super::status::Facts,
     pub(super) sender: mpsc::UnboundedSender<Input>,
     pub(super) inputs: mpsc::UnboundedReceiver<Input>,
@@ -88,6 +99,7 @@ impl Driver {
         loop {
             self.pulse.token.fetch_add(1, Relaxed);
             self.follow_links();
+            self.steers = self.steering.follow(&self.kernel.tables(), &self.pulse);
             if let Some(halt) = self.settle() {
                 return Ok(Ended::Halted(halt));
             }
@@ -160,7 +172,7 @@ impl Driver {
         match input {
             Input::Applied { index, entry } => self.core.on_applied(now, index, entry.as_ref()),
             Input::Restored(state) => self.core.restore(now, state),
-            Input::Message(from, message) => self.core.on_message(now, from, message),
+            Input::Mail(from, mail) => self.receive_mail(now, from, mail),
             Input::ProposalFailed(entry) => self.core.on_proposal_failed(now, &entry),
             Input::Raft => {}
             Input::RaftEnded => {
@@ -169,6 +181,7 @@ impl Driver {
             }
             Input::Executor(report) => self.executor_says(now, report),
             Input::Network(event) => {
+                self.steering.note(&event);
                 for (device, up) in self.network.note(&event) {
                     info!(device, up, "front link changed");
                 }
@@ -177,6 +190,7 @@ impl Driver {
                     self.executor.send(Job::Network(event));
                 }
             }
+            Input::Resource(event) => self.resource_says(now, event),
             Input::Request(request) => self.answer(now, request),
         }
     }
@@ -191,6 +205,22 @@ impl Driver {
                 }
             }
             Report::Stopped(group, epoch) => self.core.on_stopped(now, &group, epoch),
+            Report::Received(group, movement) => self.core.on_received(now, &group, movement),
+            Report::ReceiveFailed(group, movement, reason) => {
+                error!(%group, movement, reason, "the group cannot be moved here");
+                self.core.on_receive_failed(now, &group, movement);
+            }
+            Report::Drained(group, epoch, summary) => {
+                info!(%group, epoch, ?summary, "the flows that drained here have ended");
+                self.core.on_drained(now, &group, epoch, summary);
+            }
+            Report::Mail(to, mail) => self.send(to, &mail),
+            Report::Readiness(group, unready) => {
+                if let Some(why) = &unready {
+                    warn!(%group, why, "the group could not be taken over here");
+                }
+                self.core.on_readiness(now, &group, unready);
+            }
             Report::StartFailed(group, epoch, reason) => {
                 error!(%group, epoch, reason, "the group could not be started here");
                 self.core.on_start_failed(now, &group, epoch);
@@ -198,9 +228,49 @@ impl Driver {
         }
     }
 
+    /// A resource reports by itself. One that died and is not mended in place costs its owner the group, at once.
+    fn resource_says(&mut self, now: Nanos, event: ResourceEvent) {
+        let ResourceEvent { group, resource, what } = event;
+        match what {
+            What::Died { status, release } => {
+                error!(%group, resource, status, release, "a resource died");
+                let state = self.core.state().groups.get(&group);
+                if let Some(epoch) = state.filter(|g| release && g.owner == Some(self.me)).map(|g| g.epoch) {
+                    let reason = format!("{resource}: {status}");
+                    self.recorder.mark(now, Mark::ResourceFailed { group: group.clone(), epoch, reason });
+                    self.core.on_start_failed(now, &group, epoch);
+                }
+            }
+            What::Restarted => info!(%group, resource, "it runs again"),
+            What::Ill(why) => warn!(%group, resource, why, "it is ill"),
+            What::Well => info!(%group, resource, "it is well again"),
+        }
+        // Whether the group could be taken over may have changed.
+        self.executor.send(Job::Look);
+    }
+
+    fn receive_mail(&mut self, now: Nanos, from: VoterId, mail: Mail) {
+        match mail {
+            Mail::Core(message) => self.core.on_message(now, from, message),
+            Mail::Flows { group, epoch, flows, last } => {
+                let Some(slot) = self.slots.of(&group) else { return };
+                if let Err(error) = self.kernel.learn_flows(slot, &flows) {
+                    warn!(%group, %error, "the flows that the old owner serves could not be noted: they move");
+                }
+                if last {
+                    self.board.flows_have_come(group, epoch);
+                }
+            }
+            Mail::Knowledge { group, movement, resources } => {
+                self.board.knowledge_has_come(group, movement, resources);
+            }
+        }
+    }
+
     fn answer(&mut self, now: Nanos, request: Request) {
         match request {
             Request::Order(order, reply) => drop(reply.send(self.core.on_order(now, order))),
+            Request::Plan(order, reply) => drop(reply.send(self.plan(now, &order))),
             Request::Status(reply) => drop(reply.send(self.status(now))),
             Request::Metrics(reply) => drop(reply.send(self.metrics(now))),
             Request::Stop { done, within } => {
@@ -209,6 +279,22 @@ impl Driver {
                 self.stopping = Some(Stopping { done, deadline: now + within });
             }
         }
+    }
+
+    /// What an order would do.
+    fn plan(&self, now: Nanos, order: &Order) -> Result<Plan, OrderRefused> {
+        self.core.check_order(now, order)?;
+        let Order::Move { group, to, .. } = order else { return Ok(Plan::default()) };
+        let owner = self.core.state().groups.get(group).and_then(|g| g.owner);
+        let peer = if owner == Some(self.me) { Some(*to) } else { owner };
+        let breaks = (!self.core.would_steer(group, *to)).then(|| {
+            let why = peer.and_then(|peer| self.steering.obstacle(peer, self.kernel.enforced()));
+            why.unwrap_or_else(|| {
+                "one of the two nodes cannot steer packets to the other (its log says why)".to_owned()
+            })
+        });
+        let vips = self.facts.config.shared.groups.get(group).map(|g| g.vips.iter().map(|vip| vip.address).collect());
+        Ok(Plan { breaks, here: vips.filter(|_| owner == Some(self.me)) })
     }
 
     /// Steps the core until it asks for nothing more. Returns why it cannot go on, if so.
@@ -246,6 +332,7 @@ impl Driver {
             lease_end: tables.lease_end(),
             punctual_since: self.pulse.punctual_since(now, self.timing.interval_ns),
             front_up: self.network.fronts_up(),
+            steers: self.steers,
             raft,
         }
     }
@@ -268,29 +355,34 @@ impl Driver {
     fn carry_out(&mut self, command: Command) -> Option<String> {
         match command {
             Command::SetFloor { peer, floor } => self.kernel.tables().set_floor(peer, floor),
-            Command::SetGate { group, epoch, open } => {
+            Command::SetGate { group, epoch, role } => {
                 let Some(slot) = self.slots.of(&group) else {
                     debug!(%group, "the log names a group that the configuration here does not");
                     return None;
                 };
-                if !self.kernel.tables().set_gate(slot, epoch, open) {
+                if !self.kernel.tables().set_gate(slot, epoch, role) {
                     // The configuration allows no more groups than there are rows: a gate that cannot be moved is no gate.
                     return Some(format!("group {group} has no row in the gate (row {slot})"));
                 }
-                let mark = if open { Mark::GateOpen { group, epoch } } else { Mark::GateClosed { group, epoch } };
-                self.recorder.mark(clock::now(), mark);
+                self.gate_is_set(group, epoch, role, slot);
             }
             Command::SetGateIndex(index) => self.kernel.tables().set_gate_index(index),
             Command::Start { group, epoch, cause } => {
                 info!(%group, epoch, ?cause, "starting");
-                self.executor.send(Job::Start(group, epoch));
+                let drain = self.core.state().groups.get(&group).and_then(|g| g.drain);
+                self.drains.end(group.clone());
+                self.executor.send(Job::Start { group, epoch, after_flows: drain.is_some() });
             }
             Command::Stop { group, epoch } => {
                 info!(%group, epoch, "stopping");
+                self.drains.end(group.clone());
                 self.executor.send(Job::Stop(group, epoch));
             }
+            Command::Receive { group, movement } => self.executor.send(Job::Receive(group, movement)),
+            Command::Export { group, movement, to } => self.executor.send(Job::Export(group, movement, to)),
+            Command::Drain { group, epoch } => self.drain(group, epoch),
             Command::Announce { group } => self.executor.send(Job::Announce(group)),
-            Command::Send { to, message } => self.send(to, &message),
+            Command::Send { to, message } => self.send(to, &Mail::Core(message)),
             Command::Propose(entry) => self.propose(entry),
             Command::Elect => self.elect(),
             Command::Resume => self.quorum.resume(),
@@ -314,15 +406,42 @@ impl Driver {
             self.entries_refused += 1;
             debug!(entry, "an entry was refused by its compare-and-set");
         }
+        self.moves.fact(now, &fact, self.core.state());
         self.recorder.fact(now, fact);
     }
 
-    fn send(&self, to: VoterId, message: &Message) {
-        match serde_json::to_vec(message) {
+    fn send(&self, to: VoterId, mail: &Mail) {
+        match serde_json::to_vec(mail) {
             // A message may be lost: the core repeats what matters.
             Ok(bytes) => drop(self.channel.send(to, &bytes)),
             Err(error) => error!(%error, "a message could not be encoded"),
         }
+    }
+
+    /// A group's gate was set: the flight recorder hears of it, and the new owner of flows that it cannot know.
+    fn gate_is_set(&mut self, group: GroupId, epoch: Epoch, role: GateRole, slot: u32) {
+        let now = clock::now();
+        match role {
+            GateRole::Owner { .. } => self.recorder.mark(now, Mark::GateOpen { group, epoch }),
+            GateRole::Closed => self.recorder.mark(now, Mark::GateClosed { group, epoch }),
+            GateRole::Receive { .. } => {}
+            GateRole::Drain { to } => {
+                self.recorder.mark(now, Mark::Diverted { group: group.clone(), epoch });
+                self.executor.send(Job::TellFlows { group, slot, epoch, to });
+            }
+        }
+    }
+
+    /// Serves the flows of a group that went to another node.
+    fn drain(&mut self, group: GroupId, epoch: Epoch) {
+        let (Some(slot), Some(configured)) = (self.slots.of(&group), self.facts.config.shared.groups.get(&group))
+        else {
+            return;
+        };
+        info!(%group, epoch, "draining");
+        let vips = configured.vips.iter().map(|vip| vip.address).collect();
+        self.drains.begin(Drain { group: group.clone(), epoch, slot, vips, timeout: configured.drain_timeout_ns });
+        self.executor.send(Job::Drain(group, epoch));
     }
 
     fn elect(&self) {

@@ -1,18 +1,21 @@
 //! What the driver hears.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use tokio::sync::oneshot;
 
-use super::executor::Report;
+use super::{executor::Report, mail::Mail};
 use crate::{
     api::status::StatusReport,
     cluster::{
         core::OrderRefused,
         entry::Entry,
         ids::{Index, Nanos, VoterId},
-        message::{Message, Order},
+        message::Order,
         state::State,
     },
     netlink::watch::Event,
+    resources::ResourceEvent,
     telemetry::metrics::Snapshot,
 };
 
@@ -28,8 +31,8 @@ pub enum Input {
     },
     /// The state was replaced by a snapshot.
     Restored(State),
-    /// A message of another core.
-    Message(VoterId, Message),
+    /// A letter of another agent.
+    Mail(VoterId, Mail),
     /// An entry could not be proposed, or its fate is unknown.
     ProposalFailed(Entry),
     /// Raft's leader or term changed.
@@ -40,8 +43,19 @@ pub enum Input {
     Executor(Report),
     /// A device or an address changed.
     Network(Event),
+    /// A resource reports by itself.
+    Resource(ResourceEvent),
     /// Somebody asks.
     Request(Request),
+}
+
+/// What a move of a group would do.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Why open connections would break; `None`: they go on.
+    pub breaks: Option<String>,
+    /// The group's VIPs, if it is served on this machine, so that its connections can be counted here.
+    pub here: Option<BTreeSet<IpAddr>>,
 }
 
 /// What an operator, or the process itself, asks of the driver.
@@ -49,6 +63,8 @@ pub enum Input {
 pub enum Request {
     /// An order for the cluster.
     Order(Order, oneshot::Sender<Result<(), OrderRefused>>),
+    /// What an order would do; nothing is done.
+    Plan(Order, oneshot::Sender<Result<Plan, OrderRefused>>),
     /// The status.
     Status(oneshot::Sender<StatusReport>),
     /// What the metrics show.

@@ -1,10 +1,13 @@
 //! The agent: assembles the parts (docs/architecture.md), runs them, and takes them down in order.
 
 mod backend;
+mod drains;
 mod driver;
 mod executor;
 mod first_packet;
 mod inputs;
+mod mail;
+pub mod moves;
 mod network;
 mod only;
 mod panics;
@@ -12,6 +15,7 @@ mod places;
 mod slots;
 mod stacks;
 mod status;
+mod steering;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -34,13 +38,17 @@ use tracing::{error, info, warn};
 
 use self::{
     backend::Handle,
+    drains::Drains,
     driver::{Driver, Ended},
-    executor::Executor,
+    executor::{Executor, Surroundings},
     inputs::{Input, Request},
+    mail::Board,
+    moves::Moves,
     network::Network,
     places::Places,
     slots::Slots,
     status::Facts,
+    steering::Steering,
 };
 use crate::{
     api::{control::Control, http::Http},
@@ -99,7 +107,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     };
     let (starts, started) = mpsc::unbounded_channel();
     let follower = first_packet::follow(Arc::clone(&kernel), recorder.clone(), started);
-    let parts = Parts { facts, kernel, slots, recorder, starts, sender: sender.clone(), inputs };
+    let drains =
+        Drains::start(kernel.tables(), sender.clone()).context("cannot start the thread that watches drains")?;
+    let parts = Parts { facts, places, kernel, slots, recorder, starts, drains, sender: sender.clone(), inputs };
     let (ended, end) = oneshot::channel();
     let core = spawn_core(parts, ended).context("cannot start the core thread")?;
     let outcome = serve(&config, history, sender, follower, end);
@@ -132,7 +142,7 @@ fn take_kernel(config: &Config, incarnation: Incarnation, places: &Places, slots
         links: links.collect(),
         fronts: places.fronts.clone(),
         others: places.others.clone(),
-        vips: stacks::vips(config, slots),
+        vips: stacks::vips(config, slots, &places.fronts),
         chain: Chain::Auto,
     };
     match kernel::attach(&kernel_config) {
@@ -151,10 +161,12 @@ fn take_kernel(config: &Config, incarnation: Incarnation, places: &Places, slots
 /// What the core thread gets from the main thread.
 struct Parts {
     facts: Facts,
+    places: Places,
     kernel: Arc<Kernel>,
     slots: Slots,
     recorder: Recorder,
     starts: mpsc::UnboundedSender<first_packet::Started>,
+    drains: Drains,
     sender: mpsc::UnboundedSender<Input>,
     inputs: mpsc::UnboundedReceiver<Input>,
 }
@@ -180,7 +192,7 @@ fn spawn_core(parts: Parts, ended: oneshot::Sender<anyhow::Result<Ended>>) -> st
 
 /// The core thread's work: heartbeats first, then the channel, raft, and the driver.
 async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
-    let Parts { facts, kernel, slots, recorder, starts, sender, mut inputs } = parts;
+    let Parts { facts, places, kernel, slots, recorder, starts, drains, sender, mut inputs } = parts;
     let config = Arc::clone(&facts.config);
     let (me, timing, realtime) = (config.this.id, config.shared.timing, config.this.realtime);
     let mine = config.me().ok_or_else(|| anyhow!("this machine is not among the voters"))?;
@@ -197,8 +209,19 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
     let addresses: Vec<IpAddr> = config.shared.groups.values().flat_map(|g| g.vips.iter().map(|v| v.address)).collect();
     let gated = kernel.gated();
     let network = Network::new(&mine.front, &addresses, gated.as_deref().unwrap_or_default(), &watch);
-    let executor =
-        Executor::start(stacks::stacks(&config, gated.as_deref())?, sender.clone(), recorder.clone(), realtime)?;
+    let steering = Steering::find(&config, &places)?;
+    let board = Arc::new(Board::default());
+    let surroundings = Surroundings {
+        reports: sender.clone(),
+        recorder: recorder.clone(),
+        board: Arc::clone(&board),
+        flows: Box::new({
+            let kernel = Arc::clone(&kernel);
+            move |slot| kernel.recent_flows(slot, 0)
+        }),
+        realtime,
+    };
+    let executor = Executor::start(stacks::stacks(&config, gated.as_deref())?, surroundings)?;
 
     let shared = Arc::new(PulseShared::default());
     let port = config.shared.port;
@@ -278,7 +301,7 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
         async move {
             while let Some((from, bytes)) = messages.recv().await {
                 match serde_json::from_slice(&bytes) {
-                    Ok(message) => drop(sender.send(Input::Message(from, message))),
+                    Ok(mail) => drop(sender.send(Input::Mail(from, mail))),
                     Err(error) => {
                         warn!(%from, %error, "a message could not be read; is another version running there?")
                     }
@@ -306,6 +329,11 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
         slots,
         starts,
         network,
+        steering,
+        steers: 0,
+        drains,
+        board,
+        moves: Moves::default(),
         facts,
         sender,
         inputs,

@@ -1,6 +1,6 @@
 //! What the groups of the configuration consist of on this machine: their VIPs for the gate, their resources for the executor.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use tracing::warn;
@@ -9,15 +9,22 @@ use super::{executor::Stack, slots::Slots};
 use crate::{
     cluster::ids::{GroupId, VoterId},
     config::{Config, Group},
-    kernel::Device,
+    kernel::{Device, VipRow},
     resources::vip::{Vip, VipSpec},
 };
 
-/// Each VIP with its group's slot.
-pub(super) fn vips(config: &Config, slots: &Slots) -> Vec<(IpAddr, u32)> {
+/// Each VIP with its group's slot and the front that carries it here.
+pub(super) fn vips(config: &Config, slots: &Slots, fronts: &[Device]) -> Vec<VipRow> {
+    let me = config.this.id;
+    let front = |name: &str| fronts.iter().find(|device| device.name == name).map_or(0, |device| device.ifindex);
     let groups = config.shared.groups.values();
-    groups
-        .flat_map(|g| slots.of(&g.id).into_iter().flat_map(move |slot| g.vips.iter().map(move |v| (v.address, slot))))
+    let rows = groups.filter_map(|group| Some((slots.of(&group.id)?, group)));
+    rows.flat_map(|(slot, group)| group.vips.iter().map(move |vip| (slot, vip)))
+        .map(|(slot, vip)| VipRow {
+            address: vip.address,
+            slot,
+            front: vip.device.get(&me).map_or(0, |name| front(name)),
+        })
         .collect()
 }
 
@@ -46,5 +53,5 @@ fn stack(group: &Group, me: VoterId, gated: Option<&[Device]>) -> anyhow::Result
     for device in vip.missing() {
         warn!(group = %group.id, device, "the device does not exist yet; its addresses wait for it");
     }
-    Ok(Stack { resources: vec![Box::new(vip)], addresses })
+    Ok(Stack { resources: vec![Box::new(vip)], addresses, knowledge: false })
 }

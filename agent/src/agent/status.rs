@@ -4,8 +4,11 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::driver::Driver;
 use crate::{
-    api::status::{FrontStatus, GroupStatus, LeaseStatus, Life, LinkStatus, StatusReport, VipStatus, VoterStatus},
+    api::status::{
+        FrontStatus, GroupStatus, LeaseStatus, Life, LinkStatus, MoveStatus, StatusReport, VipStatus, VoterStatus,
+    },
     cluster::{
+        command::GateRole,
         ids::{GroupId, Incarnation, Nanos, Role, VoterId},
         state::GroupState,
         timing::majority,
@@ -192,6 +195,17 @@ impl Driver {
             epoch: state.map_or(0, |s| s.epoch),
             cause: state.filter(|s| s.since != 0).map(|s| s.cause),
             moving_to: state.and_then(|s| s.movement).map(|m| self.name(m.to)),
+            draining_on: state.and_then(|s| s.drain).map(|node| self.name(node)),
+            last_move: self.moves.last(&group.id).map(|m| MoveStatus {
+                from: m.from.map(|from| self.name(from)),
+                to: self.name(m.to),
+                epoch: m.epoch,
+                stage: m.stage,
+                steers: m.steers,
+                prepared_ns: m.ready_ns,
+                moved_ns: m.diverted_ns,
+                drained: m.drained,
+            }),
             serving_here: serving,
             why: self.why(now, group, state, serving),
             vips: group.vips.iter().map(|vip| self.vip_status(vip)).collect(),
@@ -205,7 +219,7 @@ impl Driver {
     /// Whether the gate passes the group's packets at this instant.
     fn serving(&self, now: Nanos, group: &GroupId) -> bool {
         let tables = self.kernel.tables();
-        let open = self.slots.of(group).is_some_and(|slot| tables.gate_state(slot).1);
+        let open = self.slots.of(group).is_some_and(|slot| matches!(tables.gate_state(slot).1, GateRole::Owner { .. }));
         open && tables.lease_end() > now
     }
 

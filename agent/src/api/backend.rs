@@ -25,6 +25,9 @@ pub trait Backend: Send + Sync + 'static {
     /// The numbers now.
     fn metrics(&self) -> impl Future<Output = Snapshot> + Send;
 
+    /// Says what an order would do, or why it would be refused; does nothing.
+    fn plan(&self, order: Order) -> impl Future<Output = Result<String, OrderError>> + Send;
+
     /// Gives an order to the cluster; the text says what happens next.
     fn order(&self, order: Order) -> impl Future<Output = Result<String, OrderError>> + Send;
 }

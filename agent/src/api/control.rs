@@ -192,23 +192,28 @@ async fn serve_client<B: Backend>(stream: UnixStream, backend: &B) -> io::Result
 }
 
 async fn answer<B: Backend>(backend: &B, request: Request) -> Response {
+    let mut only_plan = false;
     let order = match request {
         Request::Status {} => {
             return Response::Status { status: Box::new(backend.status().await) };
         }
         // Streamed by the caller.
         Request::Events { .. } => return Response::End {},
-        Request::Move { group, node } => {
-            group_named(backend, &group).and_then(|group| Ok(Order::Move { group, to: voter_named(backend, &node)? }))
+        Request::Move { group, node, force, dry_run } => {
+            only_plan = dry_run;
+            group_named(backend, &group)
+                .and_then(|group| Ok(Order::Move { group, to: voter_named(backend, &node)?, force }))
         }
         Request::Standby { node, on } => voter_named(backend, &node).map(|node| Order::Standby { node, on }),
     };
-    match order {
-        Ok(order) => match backend.order(order).await {
-            Ok(message) => Response::Done { message },
-            Err(e) => Response::Error { kind: e.kind, message: e.message },
-        },
-        Err(message) => Response::Error { kind: ErrorKind::Refused, message },
+    let answer = match order {
+        Ok(order) if only_plan => backend.plan(order).await,
+        Ok(order) => backend.order(order).await,
+        Err(message) => return Response::Error { kind: ErrorKind::Refused, message },
+    };
+    match answer {
+        Ok(message) => Response::Done { message },
+        Err(e) => Response::Error { kind: e.kind, message: e.message },
     }
 }
 

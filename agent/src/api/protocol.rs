@@ -31,6 +31,12 @@ pub enum Request {
         group: String,
         /// The node that shall own it.
         node: String,
+        /// Also where open connections break by it.
+        #[serde(default)]
+        force: bool,
+        /// Say what would happen, and do nothing.
+        #[serde(default)]
+        dry_run: bool,
     },
     /// Take all groups off a node, or let it own groups again. Answer: [`Response::Done`].
     Standby {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{
-    entry::Cause,
+    entry::{Cause, DrainSummary},
     ids::{Epoch, Incarnation, Index, Nanos, Role, VoterId},
     timing::majority,
 };
@@ -142,6 +142,12 @@ pub struct GroupStatus {
     pub cause: Option<Cause>,
     /// A planned move under way: its target.
     pub moving_to: Option<String>,
+    /// The node that still serves flows from before the last planned move.
+    #[serde(default)]
+    pub draining_on: Option<String>,
+    /// The last planned move that this agent saw.
+    #[serde(default)]
+    pub last_move: Option<MoveStatus>,
     /// Whether this node passes its packets now.
     pub serving_here: bool,
     /// Why it is served here or not, in words.
@@ -150,6 +156,43 @@ pub struct GroupStatus {
     pub vips: Vec<VipStatus>,
     /// The nodes that could take it now, the owner apart.
     pub candidates: Vec<String>,
+}
+
+/// A planned move.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveStatus {
+    /// The node that had the group; `None` until it changed owner.
+    pub from: Option<String>,
+    /// The target.
+    pub to: String,
+    /// The epoch that it began, or would have.
+    pub epoch: Epoch,
+    /// How far it came.
+    pub stage: MoveStage,
+    /// Whether open flows go on.
+    pub steers: bool,
+    /// From its begin until the target could receive, ns; 0 until then.
+    pub prepared_ns: Nanos,
+    /// From then until the change of owner, ns; 0 until then.
+    pub moved_ns: Nanos,
+    /// What became of the flows on the old owner, once they have ended and it has said so.
+    pub drained: Option<DrainSummary>,
+}
+
+/// How far a planned move came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MoveStage {
+    /// The target prepares.
+    Preparing,
+    /// The target is ready.
+    Ready,
+    /// The group changed owner, and open flows drain.
+    Draining,
+    /// It is over.
+    Done,
+    /// It was given up before the group changed owner.
+    Abandoned,
 }
 
 /// One VIP.

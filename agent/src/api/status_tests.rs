@@ -44,6 +44,8 @@ fn healthy() -> StatusReport {
             epoch: 1,
             cause: None,
             moving_to: None,
+            draining_on: None,
+            last_move: None,
             serving_here: true,
             why: "it waits".into(),
             vips: vec![VipStatus { address: "192.0.2.10/24".into(), device: "eth0".into(), present: true }],

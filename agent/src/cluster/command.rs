@@ -1,7 +1,7 @@
 //! What the core asks the shell to do. The shell carries commands out in order.
 
 use super::{
-    entry::{Cause, Entry},
+    entry::{Cause, DrainSummary, Entry},
     ids::{Epoch, GroupId, Index, VoterId},
     message::Message,
 };
@@ -16,14 +16,14 @@ pub enum Command {
         /// The new floor; [`u64::MAX`] is infinity.
         floor: Index,
     },
-    /// Set a group's role in the gate: pass its packets while the lease holds, or not.
+    /// Set a group's role in the gate.
     SetGate {
         /// The group.
         group: GroupId,
         /// The epoch.
         epoch: Epoch,
-        /// Whether this node is the owner at that epoch.
-        open: bool,
+        /// What the gate does with the group's packets while the lease holds.
+        role: GateRole,
     },
     /// Every gate change up to this entry is done: publish the gate index (always after the `SetGate`s).
     SetGateIndex(Index),
@@ -35,6 +35,31 @@ pub enum Command {
         epoch: Epoch,
         /// Why the group came here.
         cause: Cause,
+    },
+    /// Make the group's resources able to take what the owner forwards (VIP addresses that nobody is told of); the gate is set
+    /// already. The report is [`super::core::Core::on_received`], or that it is not ready.
+    Receive {
+        /// The group.
+        group: GroupId,
+        /// The planned move.
+        movement: Index,
+    },
+    /// A planned move to `to` has begun: hand over what its resources need to know of the ones here (HAProxy's server states).
+    Export {
+        /// The group.
+        group: GroupId,
+        /// The planned move.
+        movement: Index,
+        /// The target.
+        to: VoterId,
+    },
+    /// The group went to another node: serve the flows that are here until they have ended, and take nothing new.
+    /// The report is [`super::core::Core::on_drained`].
+    Drain {
+        /// The group.
+        group: GroupId,
+        /// The epoch whose flows drain.
+        epoch: Epoch,
     },
     /// Stop the group's resources; the gate is closed already.
     Stop {
@@ -72,6 +97,29 @@ pub enum Command {
     Halt(String),
 }
 
+/// What the gate does with a group's packets (docs/safety.md). Every role but `Closed` needs a valid lease at every packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GateRole {
+    /// Nothing passes.
+    #[default]
+    Closed,
+    /// This node owns the group: new flows are accepted here.
+    Owner {
+        /// Who still serves flows from before the last planned move: what is not known here goes there.
+        steer: Option<VoterId>,
+    },
+    /// This node owned the group: its flows go on, new ones are forwarded.
+    Drain {
+        /// The new owner.
+        to: VoterId,
+    },
+    /// This node is about to own the group: it accepts new flows only from the owner, which forwards them once it takes none itself.
+    Receive {
+        /// The owner.
+        from: VoterId,
+    },
+}
+
 /// What the flight recorder gets from the core; the shell adds the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
@@ -102,6 +150,39 @@ pub enum Fact {
     },
     /// An entry was refused by its compare-and-set.
     Refused(&'static str),
+    /// A group's planned move to `to` began, or its target can receive now.
+    Moving {
+        /// The group.
+        group: GroupId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The target.
+        to: VoterId,
+        /// Whether the target can receive.
+        ready: bool,
+        /// Whether open flows will go on.
+        steers: bool,
+    },
+    /// A planned move was given up before the group changed owner.
+    Abandoned {
+        /// The group.
+        group: GroupId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The target.
+        to: VoterId,
+    },
+    /// The flows of before a planned move have ended, or their time was over.
+    Drained {
+        /// The group.
+        group: GroupId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The node that served them.
+        node: VoterId,
+        /// What became of them, if it said so.
+        summary: Option<DrainSummary>,
+    },
     /// An order that another voter forwarded was refused; the text says why.
     OrderRefused(String),
     /// Leadership was handed over.

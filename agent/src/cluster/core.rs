@@ -11,7 +11,7 @@ use super::{
     command::{Command, Fact},
     detector::Detector,
     election::Election,
-    entry::Entry,
+    entry::{DrainSummary, Entry},
     handover::Handover,
     ids::{Epoch, GroupId, Index, MILLISECOND, Nanos, VoterId},
     message::{Message, Order, Report},
@@ -173,12 +173,27 @@ impl Core {
             Effect::Owner { group, epoch, from, to, cause } => {
                 self.say(Command::Record(Fact::OwnerChanged { group, epoch, from, to, cause }));
             }
-            Effect::Formed
-            | Effect::Created(_)
-            | Effect::Removed(_)
-            | Effect::Started(..)
-            | Effect::Moving(_)
-            | Effect::Standby(..) => {}
+            Effect::Moving(..) | Effect::Abandoned(..) | Effect::Drained(..) if !self.is_started() => {}
+            Effect::Moving(group) => {
+                if let Some((epoch, m)) = self.state.groups.get(&group).and_then(|g| Some((g.epoch, g.movement?))) {
+                    self.say(Command::Record(Fact::Moving {
+                        group,
+                        epoch,
+                        to: m.to,
+                        ready: m.ready,
+                        steers: m.steers,
+                    }));
+                }
+            }
+            Effect::Abandoned(group, to) => {
+                let epoch = self.state.groups.get(&group).map_or(0, |g| g.epoch);
+                self.say(Command::Record(Fact::Abandoned { group, epoch, to }));
+            }
+            Effect::Drained(group, node, summary) => {
+                let epoch = self.state.groups.get(&group).map_or(0, |g| g.epoch);
+                self.say(Command::Record(Fact::Drained { group, epoch, node, summary }));
+            }
+            Effect::Formed | Effect::Created(_) | Effect::Removed(_) | Effect::Started(..) | Effect::Standby(..) => {}
         }
     }
 
@@ -228,6 +243,20 @@ impl Core {
         self.orders.take(now, order)
     }
 
+    /// Whether an order could be carried out now, as far as this machine sees; changes nothing.
+    pub fn check_order(&self, now: Nanos, order: &Order) -> Result<(), OrderRefused> {
+        steward::check(&self.sight(now), order)
+    }
+
+    /// Whether open flows of a group would go on when it moved to `to`: both ends can steer to each other, as they reported.
+    pub fn would_steer(&self, group: &GroupId, to: VoterId) -> bool {
+        let Some(owner) = self.state.groups.get(group).and_then(|g| g.owner) else {
+            return false;
+        };
+        let steers = |node: VoterId, peer: VoterId| self.reports.get(&node).is_some_and(|r| r.steers & peer.bit() != 0);
+        steers(owner, to) && steers(to, owner)
+    }
+
     /// A proposal found no leader, or its leader was deposed: its fate is unknown. The core proposes again from the level.
     pub fn on_proposal_failed(&mut self, now: Nanos, entry: &Entry) {
         self.wake = Some(now);
@@ -238,6 +267,30 @@ impl Core {
     pub fn on_started(&mut self, now: Nanos, group: &GroupId, epoch: Epoch) {
         self.wake = Some(now);
         self.transitions.started(group, epoch);
+    }
+
+    /// The executor has made the group's resources able to receive, for a planned move.
+    pub fn on_received(&mut self, now: Nanos, group: &GroupId, movement: Index) {
+        self.wake = Some(now);
+        self.transitions.received(group, movement);
+    }
+
+    /// The group's resources cannot receive: this node refuses the planned move.
+    pub fn on_receive_failed(&mut self, now: Nanos, group: &GroupId, movement: Index) {
+        self.wake = Some(now);
+        self.transitions.receive_failed(now, group, movement);
+    }
+
+    /// The flows that drained here have ended, or their time is over.
+    pub fn on_drained(&mut self, now: Nanos, group: &GroupId, epoch: Epoch, summary: DrainSummary) {
+        self.wake = Some(now);
+        self.transitions.drained(group, epoch, summary);
+    }
+
+    /// Whether the group's resources could be taken over here; `Some` says why not.
+    pub fn on_readiness(&mut self, now: Nanos, group: &GroupId, unready: Option<String>) {
+        self.wake = Some(now);
+        self.transitions.readiness(group, unready);
     }
 
     /// The executor has stopped all resources of the group; it goes on trying until it can say so.

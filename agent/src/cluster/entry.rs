@@ -79,8 +79,11 @@ pub enum Entry {
         movement: Index,
         /// The target's incarnation.
         to_incarnation: Incarnation,
+        /// Whether it can steer packets of flows that it does not know back to the owner.
+        #[serde(default)]
+        steers: bool,
     },
-    /// The owner has closed its gate to new connections: this is the change of owner.
+    /// The owner has closed its gate to new flows (and forwards them, if `steers`): this is the change of owner.
     Diverted {
         /// The group.
         group: GroupId,
@@ -90,6 +93,21 @@ pub enum Entry {
         movement: Index,
         /// The old owner's incarnation.
         from_incarnation: Incarnation,
+        /// Whether the old owner goes on serving its flows: a drain begins.
+        #[serde(default)]
+        steers: bool,
+    },
+    /// Ends a drain: the old owner's flows are over, or it cannot serve them any more.
+    Drained {
+        /// The group.
+        group: GroupId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The old owner.
+        node: VoterId,
+        /// What became of its flows, if it said so itself.
+        #[serde(default)]
+        summary: Option<DrainSummary>,
     },
     /// Gives a move up before it was diverted.
     Abandon {
@@ -107,6 +125,21 @@ pub enum Entry {
         /// On or off.
         on: bool,
     },
+}
+
+/// What an old owner saw of its flows while they drained, as far as the kernel can tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainSummary {
+    /// TCP connections that were open when the group moved.
+    pub kept: u64,
+    /// Those of them that were still open when the time was over, and were reset.
+    pub reset: u64,
+    /// New flows that still came here and were forwarded to the new owner.
+    pub forwarded: u64,
+    /// Packets of the old flows that passed here.
+    pub packets: u64,
+    /// How long it took, ns.
+    pub lasted_ns: Nanos,
 }
 
 /// What a conclusion says.

@@ -55,6 +55,12 @@ pub struct Report {
     pub same_configuration: bool,
     /// Groups that the sender refuses to run for now (a resource failed there).
     pub unfit: Vec<GroupId>,
+    /// Groups whose resources are not ready to be taken over there, each with the reason.
+    #[serde(default)]
+    pub unready: Vec<(GroupId, String)>,
+    /// The peers to which the sender can steer packets.
+    #[serde(default)]
+    pub steers: u16,
 }
 
 /// An operator's order.
@@ -66,6 +72,9 @@ pub enum Order {
         group: GroupId,
         /// The target.
         to: VoterId,
+        /// End the drain of an earlier move, should one be under way.
+        #[serde(default)]
+        force: bool,
     },
     /// Put a node on standby, or take it off.
     Standby {

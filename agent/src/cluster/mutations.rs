@@ -25,6 +25,8 @@ pub struct Mutations {
     pub(super) skip_conclusion_floor: bool,
     /// Rule 7: `Diverted` changes the owner although its movement has ended.
     pub(super) skip_move_check: bool,
+    /// Rule 7: `Diverted` goes out while the owner still accepts new flows.
+    pub(super) skip_divert: bool,
     /// Rule 6: `Release` goes out while the gate stays open.
     pub(super) skip_release_close: bool,
     /// Rule 6: an epoch that was given up is opened again while the release is in flight.
@@ -33,7 +35,7 @@ pub struct Mutations {
 
 impl Mutations {
     /// The names that [`Mutations::for_simulation`] knows.
-    pub const NAMES: [&'static str; 12] = [
+    pub const NAMES: [&'static str; 13] = [
         "skip_hold",
         "skip_floor_raise",
         "skip_reread",
@@ -44,6 +46,7 @@ impl Mutations {
         "skip_promise_index_check",
         "skip_conclusion_floor",
         "skip_move_check",
+        "skip_divert",
         "skip_release_close",
         "reopen_released",
     ];
@@ -62,6 +65,7 @@ impl Mutations {
             "skip_promise_index_check" => &mut m.skip_promise_index_check,
             "skip_conclusion_floor" => &mut m.skip_conclusion_floor,
             "skip_move_check" => &mut m.skip_move_check,
+            "skip_divert" => &mut m.skip_divert,
             "skip_release_close" => &mut m.skip_release_close,
             "reopen_released" => &mut m.reopen_released,
             _ => return None,

@@ -33,7 +33,7 @@ struct Waiting {
 /// Whether an applied entry is what an order asked for.
 pub(super) fn carries_out(entry: &Entry, order: &Order) -> bool {
     match (entry, order) {
-        (Entry::Prepare { group, to, .. }, Order::Move { group: wanted, to: target }) => {
+        (Entry::Prepare { group, to, .. }, Order::Move { group: wanted, to: target, .. }) => {
             group == wanted && to == target
         }
         (Entry::Standby { node, on }, Order::Standby { node: wanted, on: way }) => node == wanted && on == way,
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn an_order_is_repeated_to_whoever_leads_until_the_log_has_it() {
         let mut bench = Bench::new(ARBITER);
-        bench.core.on_order(bench.now, Order::Move { group: web(), to: B }).unwrap();
+        bench.core.on_order(bench.now, Order::Move { group: web(), to: B, force: false }).unwrap();
         let commands = bench.pass_ms(1);
         assert_eq!(sent_to(&commands), [B]);
         bench.view.raft.leader = Some(A);

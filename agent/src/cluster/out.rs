@@ -31,6 +31,7 @@ enum Step {
     Prepare,
     Ready,
     Diverted,
+    Drained,
     Abandon,
 }
 
@@ -49,6 +50,7 @@ impl Subject {
             Entry::Prepare { group: id, .. } => group(id, Step::Prepare),
             Entry::Ready { group: id, .. } => group(id, Step::Ready),
             Entry::Diverted { group: id, .. } => group(id, Step::Diverted),
+            Entry::Drained { group: id, .. } => group(id, Step::Drained),
             Entry::Abandon { group: id, .. } => group(id, Step::Abandon),
         }
     }

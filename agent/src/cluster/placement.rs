@@ -38,6 +38,8 @@ pub enum Unfit {
     OtherConfiguration,
     /// It refuses the group: a resource failed there, or is still being stopped.
     Refuses,
+    /// A resource of the group is not ready to be taken over there.
+    Unready,
     /// It holds no lease.
     NoLease,
 }
@@ -56,6 +58,7 @@ impl fmt::Display for Unfit {
             Self::FrontDown => "a front link is down",
             Self::OtherConfiguration => "its configuration differs from the cluster's",
             Self::Refuses => "a resource of the group failed there or is still being stopped",
+            Self::Unready => "a resource of the group is not ready there",
             Self::NoLease => "it holds no lease",
         })
     }
@@ -160,17 +163,26 @@ pub(super) fn against(sight: &Sight<'_>, group: &GroupSettings, node: VoterId) -
             note(!report.front_up, Unfit::FrontDown);
             note(!report.same_configuration, Unfit::OtherConfiguration);
             note(report.unfit.contains(&group.id), Unfit::Refuses);
+            note(report.unready.iter().any(|(id, _)| *id == group.id), Unfit::Unready);
         }
     }
     reasons
 }
 
-/// Whether `node` may take the group now.
+/// Whether `node` may take the group when its owner is gone. One whose resources are not ready may: a service that limps is better
+/// than none, and what ails it may ail all nodes.
 pub(super) fn fit(sight: &Sight<'_>, group: &GroupSettings, node: VoterId) -> bool {
-    against(sight, group, node).is_empty()
+    against(sight, group, node).iter().all(|why| *why == Unfit::Unready)
 }
 
-/// The best fit node but `except`: the highest score, then the fewest groups by `load`, then the smallest number.
+/// Why the group's resources are not ready on `node`, by its own report.
+pub(super) fn unready<'a>(sight: &Sight<'a>, group: &GroupId, node: VoterId) -> Option<&'a str> {
+    let report = sight.report(node)?;
+    report.unready.iter().find(|(id, _)| id == group).map(|(_, why)| why.as_str())
+}
+
+/// The best fit node but `except`: one whose resources are ready, then the highest score, then the fewest groups by `load`, then
+/// the smallest number.
 pub(super) fn choose(
     sight: &Sight<'_>,
     group: &GroupId,
@@ -179,7 +191,10 @@ pub(super) fn choose(
 ) -> Option<VoterId> {
     let group = sight.settings.group(group)?;
     let nodes = sight.state.voters.keys().copied().filter(|n| Some(*n) != except && fit(sight, group, *n));
-    nodes.min_by_key(|n| (-group.score(*n), load.get(n).copied().unwrap_or(0), *n))
+    nodes.min_by_key(|n| {
+        let ready = unready(sight, &group.id, *n).is_none();
+        (!ready, -group.score(*n), load.get(n).copied().unwrap_or(0), *n)
+    })
 }
 
 /// How many groups each voter owns.

@@ -58,6 +58,9 @@ pub enum Refusal {
     /// The group's movement is not the one that the entry presumes.
     #[error("group {0} has another planned move, or none, by now; whoever proposed this looks again")]
     OtherMovement(GroupId),
+    /// Flows of an earlier move still drain on another node, or drain no more.
+    #[error("flows of the last planned move of group {0} still drain on another node, or do no more; try again later")]
+    Draining(GroupId),
     /// The target has not said that it can receive.
     #[error("the target of the planned move of group {0} is not ready; the owner waits for it")]
     NotReady(GroupId),
@@ -81,6 +84,7 @@ impl Refusal {
             Self::OtherEpoch(_) => "other_epoch",
             Self::OtherOwner(_) => "other_owner",
             Self::OtherMovement(_) => "other_movement",
+            Self::Draining(_) => "draining",
             Self::NotReady(_) => "not_ready",
         }
     }

@@ -60,6 +60,8 @@ pub(super) fn own(sight: &Sight<'_>, promises: &Promises, transitions: &Transiti
         front_up: !is_node || sight.view.front_up,
         same_configuration: !sight.view.configuration_differs,
         unfit: if is_node { transitions.unfit(sight) } else { Vec::new() },
+        unready: if is_node { transitions.unready() } else { Vec::new() },
+        steers: sight.view.steers,
     }
 }
 

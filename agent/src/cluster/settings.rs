@@ -87,6 +87,12 @@ pub enum OrderRefused {
     /// A planned move is under way.
     #[error("group {0} is being moved already; try again when that is over")]
     Moving(GroupId),
+    /// Flows of an earlier move are still served by a third node.
+    #[error(
+        "flows of the last move of group {0} still drain on node {1}; wait until they have ended, move it to node {1}, or give the \
+         order with --force: then they break"
+    )]
+    Draining(GroupId, VoterId),
     /// The target cannot take it.
     #[error("node {node} cannot take group {group}: {reason}; mend that, or name another node")]
     NotFit {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    entry::{Cause, Entry},
+    entry::{Cause, DrainSummary, Entry},
     ids::{Epoch, GroupId, Incarnation, Index, Nanos, Role, VoterId},
     mutations::Mutations,
     refusal::Refusal,
@@ -63,6 +63,9 @@ pub struct GroupState {
     pub since: Index,
     /// The planned move under way.
     pub movement: Option<Movement>,
+    /// The node that still serves flows from before the last planned move (rule 7); never the owner.
+    #[serde(default)]
+    pub drain: Option<VoterId>,
 }
 
 /// A planned move between its `Prepare` and its `Diverted` or its end (rule 7).
@@ -80,6 +83,9 @@ pub struct Movement {
     pub to_incarnation: Incarnation,
     /// Whether the target said that it can receive.
     pub ready: bool,
+    /// Whether the target said that it can steer.
+    #[serde(default)]
+    pub steers: bool,
 }
 
 impl Movement {
@@ -120,8 +126,12 @@ pub enum Effect {
         /// Why.
         cause: Cause,
     },
-    /// A planned move began, became ready, or ended without a change of owner.
+    /// A planned move began, or became ready.
     Moving(GroupId),
+    /// A planned move to this node ended without a change of owner.
+    Abandoned(GroupId, VoterId),
+    /// A drain on this node ended.
+    Drained(GroupId, VoterId, Option<DrainSummary>),
     /// A node was put on standby (`true`) or taken off.
     Standby(VoterId, bool),
 }
@@ -153,12 +163,13 @@ impl State {
             Entry::Prepare { group, epoch, to, to_incarnation } => {
                 self.prepare(index, group, *epoch, *to, *to_incarnation)
             }
-            Entry::Ready { group, epoch, movement, to_incarnation } => {
-                self.ready(group, *epoch, *movement, *to_incarnation)
+            Entry::Ready { group, epoch, movement, to_incarnation, steers } => {
+                self.ready(group, *epoch, *movement, *to_incarnation, *steers)
             }
-            Entry::Diverted { group, epoch, movement, from_incarnation } => {
-                self.diverted(index, group, *epoch, *movement, *from_incarnation, m)
+            Entry::Diverted { group, epoch, movement, from_incarnation, steers } => {
+                self.diverted(index, group, *epoch, *movement, *from_incarnation, *steers, m)
             }
+            Entry::Drained { group, epoch, node, summary } => self.drained(group, *epoch, *node, *summary),
             Entry::Abandon { group, epoch, movement } => self.abandon(group, *epoch, *movement),
             Entry::Standby { node, on } => self.standby(*node, *on),
         }
@@ -232,7 +243,8 @@ impl State {
         for id in wanted {
             if !self.groups.contains_key(id) {
                 let epoch = self.retired.remove(id).unwrap_or(0);
-                let group = GroupState { epoch, owner: None, cause: Cause::Initial, since: 0, movement: None };
+                let group =
+                    GroupState { epoch, owner: None, cause: Cause::Initial, since: 0, movement: None, drain: None };
                 self.groups.insert(id.clone(), group);
                 effects.push(Effect::Created(id.clone()));
             }

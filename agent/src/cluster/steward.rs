@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::{
     entry::Entry,
     ids::{GroupId, Index, MILLISECOND, Nanos, Role, VoterId},
-    message::Order,
+    message::{Order, Report},
     orders,
     out::Out,
-    placement,
+    placement::{self, Unfit},
     rounds::SETTLE,
     settings::OrderRefused,
     sight::Sight,
@@ -21,6 +21,8 @@ const MOVE_PATIENCE: Nanos = 2_000 * MILLISECOND;
 const MOVE_PAUSE: Nanos = 1_000 * MILLISECOND;
 /// A better node must have been fit for this long before a group fails back to it.
 const FAILBACK_AFTER: Nanos = 5_000 * MILLISECOND;
+/// A drain whose node is not heard for this long is over: its flows are dead.
+const DRAIN_PATIENCE: Nanos = 2_000 * MILLISECOND;
 /// An order that could not be put into the log for this long is dropped.
 const ORDER_PATIENCE: Nanos = 5_000 * MILLISECOND;
 /// How many orders may wait.
@@ -35,6 +37,8 @@ pub(super) struct Steward {
     moves: BTreeMap<GroupId, Watch>,
     /// No planned move of the group begins on its own before this.
     paused: BTreeMap<GroupId, Nanos>,
+    /// Groups whose drain is on a node that is not heard, and since when.
+    unheard: BTreeMap<GroupId, Nanos>,
     /// The better node of a group that may fail back, and since when it has been fit.
     better: BTreeMap<GroupId, (VoterId, Nanos)>,
 }
@@ -80,6 +84,7 @@ impl Steward {
         self.carry_out_orders(sight, out);
         let mut load = placement::load(sight);
         for (id, group) in &sight.state.groups {
+            self.watch_drain(sight, id, group, out);
             match group.owner {
                 None => assign(sight, id, group, &mut load, out),
                 Some(owner) => match group.movement {
@@ -102,10 +107,14 @@ impl Steward {
                 Order::Standby { node, on } => {
                     out.propose(Entry::Standby { node: *node, on: *on });
                 }
-                Order::Move { group, to } => {
+                Order::Move { group, to, force } => {
                     let state = sight.state.groups.get(group);
                     if let Some(g) = state.filter(|g| g.movement.is_none() && g.owner.is_some_and(|o| o != *to)) {
-                        prepare(sight, group, g, *to, out);
+                        match g.drain.filter(|node| node != to) {
+                            Some(node) if *force => drained(group, g, node, out),
+                            Some(_) => {}
+                            None => prepare(sight, group, g, *to, out),
+                        }
                     }
                 }
             }
@@ -123,9 +132,23 @@ impl Steward {
         out.wake_at(gives_up);
         let incarnations = sight.state.incarnation(m.to) == Some(m.to_incarnation)
             && sight.state.incarnation(m.from) == Some(m.from_incarnation);
-        let target = sight.heard(m.to) && sight.report(m.to).is_none_or(|r| r.ready && r.front_up);
+        let well = |r: &Report| r.ready && r.front_up && !r.unfit.contains(id);
+        let target = sight.heard(m.to) && sight.report(m.to).is_none_or(well);
         if !incarnations || !target || sight.now >= gives_up {
             out.propose(Entry::Abandon { group: id.clone(), epoch: group.epoch, movement: m.id });
+        }
+    }
+
+    /// Ends a drain whose node has been silent for long: nobody serves those flows any more.
+    fn watch_drain(&mut self, sight: &Sight<'_>, id: &GroupId, group: &GroupState, out: &mut Out<'_>) {
+        let Some(node) = group.drain.filter(|node| !sight.heard(*node)) else {
+            self.unheard.remove(id);
+            return;
+        };
+        let over = *self.unheard.entry(id.clone()).or_insert(sight.now) + DRAIN_PATIENCE;
+        out.wake_at(over);
+        if sight.now >= over {
+            drained(id, group, node, out);
         }
     }
 
@@ -149,7 +172,8 @@ impl Steward {
         } else {
             self.failback(sight, id, owner, load, out)
         };
-        if let Some(to) = target.filter(|_| sight.heard(owner)) {
+        // A move of one's own accord waits until the last one has drained.
+        if let Some(to) = target.filter(|to| sight.heard(owner) && group.drain.is_none_or(|node| node == *to)) {
             *load.entry(to).or_default() += 1;
             prepare(sight, id, group, to, out);
         }
@@ -188,7 +212,7 @@ pub(super) fn check(sight: &Sight<'_>, order: &Order) -> Result<(), OrderRefused
     match order {
         Order::Standby { node, .. } if !is_node(*node) => Err(OrderRefused::NotANode(*node)),
         Order::Standby { .. } => Ok(()),
-        Order::Move { group, to } => {
+        Order::Move { group, to, force } => {
             let unknown = || OrderRefused::UnknownGroup(group.clone());
             let state = sight.state.groups.get(group).ok_or_else(unknown)?;
             let settings = sight.settings.group(group).ok_or_else(unknown)?;
@@ -205,11 +229,18 @@ pub(super) fn check(sight: &Sight<'_>, order: &Order) -> Result<(), OrderRefused
             if state.movement.is_some() {
                 return Err(OrderRefused::Moving(group.clone()));
             }
+            if let Some(node) = state.drain.filter(|node| node != to && !force) {
+                return Err(OrderRefused::Draining(group.clone(), node));
+            }
             let against = placement::against(sight, settings, *to);
             if against.is_empty() {
                 return Ok(());
             }
-            let reason = against.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let text = |why: &Unfit| match placement::unready(sight, group, *to) {
+                Some(detail) if *why == Unfit::Unready => format!("{why}: {detail}"),
+                _ => why.to_string(),
+            };
+            let reason = against.iter().map(text).collect::<Vec<_>>().join(", ");
             Err(OrderRefused::NotFit { group: group.clone(), node: *to, reason })
         }
     }
@@ -246,6 +277,10 @@ fn assign(sight: &Sight<'_>, id: &GroupId, group: &GroupState, load: &mut BTreeM
     }
     *load.entry(to).or_default() += 1;
     out.propose(Entry::Assign { group: id.clone(), epoch: group.epoch, to, cause: group.cause });
+}
+
+fn drained(id: &GroupId, group: &GroupState, node: VoterId, out: &mut Out<'_>) {
+    out.propose(Entry::Drained { group: id.clone(), epoch: group.epoch, node, summary: None });
 }
 
 fn prepare(sight: &Sight<'_>, id: &GroupId, group: &GroupState, to: VoterId, out: &mut Out<'_>) {

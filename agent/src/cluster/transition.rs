@@ -2,16 +2,20 @@
 //!
 //! ```text
 //!   Unknown ─Stop(0)─► Stopping ─stopped─► Stopped ─owner: gate opens, Start─► Starting ─started─► Running
-//!                         ▲                                                       │                   │
-//!                         └───── no longer owner at this epoch: gate closes, Stop ┴───────────────────┘
+//!                         ▲                 │                                     ▲ │                 │
+//!                         │                 └─planned move to here─► Receiving ───┘ │                 │
+//!                         │                            ▲ └─given up─► Stop          │                 │
+//!                         │  a move back, or owner again └───────── Draining ◄──────┴─planned move away
+//!                         ├──────────── the flows have ended: gate closes ─┘        │                 │
+//!                         └───── no longer owner at this epoch: gate closes, Stop ──┴─────────────────┘
 //! ```
 
 use std::collections::BTreeMap;
 
 use super::{
-    command::Command,
-    entry::{Cause, Entry},
-    ids::{Epoch, GroupId, Index, MILLISECOND, Nanos},
+    command::{Command, GateRole},
+    entry::{Cause, DrainSummary, Entry},
+    ids::{Epoch, GroupId, Index, MILLISECOND, Nanos, VoterId},
     out::Out,
     sight::Sight,
     state::{GroupState, Movement},
@@ -20,6 +24,8 @@ use super::{
 #[cfg(test)]
 mod tests;
 
+/// How long a node refuses a group whose resources were not ready for a planned move.
+const RECEIVE_EXPIRES: Nanos = 2_000 * MILLISECOND;
 /// How long a node refuses a group that failed there.
 pub(super) const FAILURE_EXPIRES: Nanos = 30_000 * MILLISECOND;
 
@@ -34,12 +40,16 @@ pub(super) struct Transitions {
 #[derive(Debug, Default)]
 struct Local {
     stage: Stage,
-    /// The epoch at which the gate is open.
-    gate: Option<Epoch>,
+    /// The epoch and role of the gate; none while it is closed.
+    gate: Option<(Epoch, GateRole)>,
     /// The epoch given up: never opened again by this incarnation (rule 6), and why it was.
     surrendered: Option<(Epoch, Cause)>,
-    /// The movement for which the gate was closed (rule 7).
-    diverting: Option<Index>,
+    /// The movement for which the gate takes no new flows (rule 7), and whether it forwards them.
+    diverting: Option<(Index, bool)>,
+    /// The movement for which the resources' knowledge was handed over.
+    exported: Option<Index>,
+    /// Why the resources are not ready to be taken over here.
+    unready: Option<String>,
     /// Until when this node refuses the group.
     refused_until: Nanos,
 }
@@ -52,6 +62,17 @@ enum Stage {
     Stopped,
     Starting(Epoch),
     Running(Epoch),
+    /// The target of a movement; `draining` is the epoch whose flows are here as well.
+    Receiving {
+        movement: Index,
+        ready: bool,
+        draining: Option<Epoch>,
+    },
+    /// The flows of this epoch go on here, although another node owns the group. `over` once they have ended.
+    Draining {
+        epoch: Epoch,
+        over: Option<DrainSummary>,
+    },
     Stopping(Epoch),
 }
 
@@ -112,6 +133,41 @@ impl Transitions {
         self.advance(id, Stage::Stopping(epoch), Stage::Stopped)
     }
 
+    /// The resources can receive for a planned move.
+    pub(super) fn received(&mut self, id: &GroupId, movement: Index) {
+        if let Some(Stage::Receiving { movement: m, ready, .. }) = self.groups.get_mut(id).map(|l| &mut l.stage) {
+            *ready |= *m == movement;
+        }
+    }
+
+    /// The resources cannot receive: the group is refused for a while, and the leader gives the move up.
+    pub(super) fn receive_failed(&mut self, now: Nanos, id: &GroupId, movement: Index) {
+        if let Some(local) = self.groups.get_mut(id)
+            && matches!(local.stage, Stage::Receiving { movement: m, .. } if m == movement)
+        {
+            local.refused_until = now.saturating_add(RECEIVE_EXPIRES);
+        }
+    }
+
+    /// The flows that drained here have ended.
+    pub(super) fn drained(&mut self, id: &GroupId, epoch: Epoch, summary: DrainSummary) {
+        if let Some(Stage::Draining { epoch: e, over }) = self.groups.get_mut(id).map(|l| &mut l.stage)
+            && *e == epoch
+        {
+            *over = Some(summary);
+        }
+    }
+
+    /// Whether the resources could be taken over here.
+    pub(super) fn readiness(&mut self, id: &GroupId, unready: Option<String>) {
+        self.groups.entry(id.clone()).or_default().unready = unready;
+    }
+
+    /// The groups that could not be taken over here, and why.
+    pub(super) fn unready(&self) -> Vec<(GroupId, String)> {
+        self.groups.iter().filter_map(|(id, l)| Some((id.clone(), l.unready.clone()?))).collect()
+    }
+
     fn advance(&mut self, id: &GroupId, from: Stage, to: Stage) -> bool {
         let local = self.groups.get_mut(id).filter(|l| l.stage == from);
         local.map(|l| l.stage = to).is_some()
@@ -138,7 +194,7 @@ impl Transitions {
 
     /// Groups whose resources run here at the epoch of the log.
     pub(super) fn running(&self) -> impl Iterator<Item = &GroupId> {
-        self.groups.iter().filter(|(_, l)| matches!(l.stage, Stage::Running(e) if l.gate == Some(e))).map(|(id, _)| id)
+        self.groups.iter().filter(|(_, l)| matches!(l.stage, Stage::Running(e) if l.serves(e))).map(|(id, _)| id)
     }
 
     /// Closes every gate, for an agent that cannot go on.
@@ -157,6 +213,11 @@ impl Transitions {
 }
 
 impl Local {
+    /// Whether the gate is the owner's at an epoch.
+    fn serves(&self, epoch: Epoch) -> bool {
+        matches!(self.gate, Some((e, GateRole::Owner { .. })) if e == epoch)
+    }
+
     fn refuses(&self, now: Nanos) -> bool {
         now < self.refused_until || matches!(self.stage, Stage::Unknown | Stage::Stopping(_))
     }
@@ -178,29 +239,74 @@ impl Local {
         let movement = group.and_then(|g| g.movement);
         self.divert(sight, want, movement);
 
-        self.advance_stage(id, want, plan);
-        let serving = matches!((self.stage, want), (Stage::Starting(e) | Stage::Running(e), Some(g)) if g.epoch == e);
+        if let Stage::Draining { over, .. } = &mut self.stage
+            && shutting_down
+        {
+            over.get_or_insert_default();
+        }
+        self.advance_stage(sight, id, group, want, plan);
         let left_open = m.skip_release_close && surrendered.is_some();
-        let gate = match want.filter(|_| serving && self.diverting.is_none()) {
-            Some(g) => Some(g.epoch),
-            None if left_open => self.gate,
-            None => None,
-        };
+        let gate = if left_open { self.gate } else { self.role(sight, group, want) };
         self.set_gate(id, gate, plan);
 
         if let (Some(g), Some((_, reason))) = (owned, surrendered) {
             plan.proposals.push(release(sight, id, g.epoch, reason));
         }
-        if let (Some(g), Some(movement)) = (want, self.diverting) {
-            let from_incarnation = sight.incarnation();
-            plan.proposals.push(Entry::Diverted { group: id.clone(), epoch: g.epoch, movement, from_incarnation });
+        if let (Some(g), Some((movement, steers))) = (want, self.diverting) {
+            let (group, epoch, from_incarnation) = (id.clone(), g.epoch, sight.incarnation());
+            plan.proposals.push(Entry::Diverted { group, epoch, movement, from_incarnation, steers });
         }
-        if let (Some(g), Some(m)) = (group, movement)
-            && self.can_receive(sight, &m)
+        if let (Some(g), Some(m)) = (group, movement.filter(|m| !m.ready))
+            && matches!(self.stage, Stage::Receiving { movement, ready: true, .. } if movement == m.id)
             && reason.is_none()
+            && !self.refuses(sight.now)
         {
-            let to_incarnation = sight.incarnation();
-            plan.proposals.push(Entry::Ready { group: id.clone(), epoch: g.epoch, movement: m.id, to_incarnation });
+            let (group, epoch, to_incarnation) = (id.clone(), g.epoch, sight.incarnation());
+            let steers = steers_to(sight, m.from);
+            plan.proposals.push(Entry::Ready { group, epoch, movement: m.id, to_incarnation, steers });
+        }
+        if let Some(m) = movement.filter(|m| want.is_some() && m.from == sight.me() && self.exported != Some(m.id)) {
+            self.exported = Some(m.id);
+            plan.starts.push(Command::Export { group: id.clone(), movement: m.id, to: m.to });
+        }
+        // Also of an agent that has started again since, and knows nothing of the flows.
+        if let Some(g) = group.filter(|g| g.drain == Some(sight.me()))
+            && let Stage::Stopped | Stage::Draining { over: Some(_), .. } = self.stage
+        {
+            let summary = if let Stage::Draining { over, .. } = self.stage { over } else { None };
+            plan.proposals.push(Entry::Drained { group: id.clone(), epoch: g.epoch, node: sight.me(), summary });
+        }
+    }
+
+    /// What the gate shall do.
+    fn role(
+        &self,
+        sight: &Sight<'_>,
+        group: Option<&GroupState>,
+        want: Option<&GroupState>,
+    ) -> Option<(Epoch, GateRole)> {
+        let group = group?;
+        match self.stage {
+            Stage::Starting(e) | Stage::Running(e) => {
+                let g = want.filter(|g| g.epoch == e)?;
+                let role = match (self.diverting.filter(|_| !sight.settings.mutations.skip_divert), g.movement) {
+                    (None, _) => GateRole::Owner { steer: g.drain },
+                    (Some((_, true)), Some(m)) => GateRole::Drain { to: m.to },
+                    (Some(_), _) => return None,
+                };
+                Some((e, role))
+            }
+            // Nobody forwards anything before the target said that it is ready.
+            Stage::Receiving { draining, .. } => {
+                let from = group.movement.filter(|m| m.to == sight.me())?.from;
+                let held = draining.is_some() && group.drain == Some(sight.me());
+                (held || steers_to(sight, from)).then_some((group.epoch, GateRole::Receive { from }))
+            }
+            Stage::Draining { epoch, .. } if group.drain == Some(sight.me()) => {
+                // Until the group has an owner again, what is new goes nowhere.
+                Some((epoch, GateRole::Drain { to: group.owner.unwrap_or(sight.me()) }))
+            }
+            Stage::Unknown | Stage::Stopped | Stage::Stopping(_) | Stage::Draining { .. } => None,
         }
     }
 
@@ -220,29 +326,57 @@ impl Local {
     fn divert(&mut self, sight: &Sight<'_>, want: Option<&GroupState>, movement: Option<Movement>) {
         let mine = |m: &Movement| m.ready && m.from == sight.me() && m.from_incarnation == sight.incarnation();
         let due = movement.filter(|m| want.is_some() && mine(m));
-        self.diverting = due.filter(|m| self.diverting == Some(m.id) || sight.heard(m.to)).map(|m| m.id);
+        self.diverting = due.and_then(|m| match self.diverting {
+            Some((id, steers)) if id == m.id => Some((id, steers)),
+            _ => sight.heard(m.to).then(|| (m.id, m.steers && steers_to(sight, m.to))),
+        });
     }
 
-    fn can_receive(&self, sight: &Sight<'_>, m: &Movement) -> bool {
-        let to_me = m.to == sight.me() && m.to_incarnation == sight.incarnation() && !m.ready;
-        to_me && self.stage == Stage::Stopped && !self.refuses(sight.now)
-    }
-
-    fn advance_stage(&mut self, id: &GroupId, want: Option<&GroupState>, plan: &mut Plan) {
+    fn advance_stage(
+        &mut self,
+        sight: &Sight<'_>,
+        id: &GroupId,
+        group: Option<&GroupState>,
+        want: Option<&GroupState>,
+        plan: &mut Plan,
+    ) {
+        let me = sight.me();
         let wanted = want.map(|g| g.epoch);
+        let drains = group.is_some_and(|g| g.drain == Some(me));
+        let target = |m: &Movement| m.to == me && m.to_incarnation == sight.incarnation();
+        let movement = group.and_then(|g| g.movement).filter(target).filter(|_| !self.refuses(sight.now));
         match self.stage {
             // Whatever an earlier incarnation left is stopped before anything starts (rule 8). Epoch 0 says so.
             Stage::Unknown => self.stop(id, 0, plan),
+            Stage::Starting(e) | Stage::Running(e) if wanted == Some(e) => {}
+            // Its planned move away was diverted: its flows go on.
+            Stage::Starting(e) | Stage::Running(e) if drains && want.is_none() => self.drain(id, e, plan),
             // The node runs another epoch than it owns: it lost the group and regained it (rule 8).
-            Stage::Starting(e) | Stage::Running(e) if wanted != Some(e) => self.stop(id, e, plan),
-            Stage::Stopped if self.diverting.is_none() => {
-                if let Some(g) = want {
+            Stage::Starting(e) | Stage::Running(e) => self.stop(id, e, plan),
+            Stage::Stopped | Stage::Receiving { .. } | Stage::Draining { .. } if let Some(g) = want => {
+                if self.diverting.is_none() {
                     self.stage = Stage::Starting(g.epoch);
                     plan.starts.push(Command::Start { group: id.clone(), epoch: g.epoch, cause: g.cause });
                 }
             }
-            Stage::Stopped | Stage::Starting(_) | Stage::Running(_) | Stage::Stopping(_) => {}
+            Stage::Receiving { movement: m, .. } if movement.is_some_and(|now| now.id == m) => {}
+            Stage::Receiving { draining: Some(e), .. } if drains => self.drain(id, e, plan),
+            Stage::Receiving { draining, .. } => self.stop(id, draining.unwrap_or(0), plan),
+            Stage::Draining { epoch, .. } if !drains => self.stop(id, epoch, plan),
+            Stage::Stopped | Stage::Draining { .. } => {
+                if let Some(m) = movement {
+                    let draining = if let Stage::Draining { epoch, .. } = self.stage { Some(epoch) } else { None };
+                    self.stage = Stage::Receiving { movement: m.id, ready: false, draining };
+                    plan.starts.push(Command::Receive { group: id.clone(), movement: m.id });
+                }
+            }
+            Stage::Stopping(_) => {}
         }
+    }
+
+    fn drain(&mut self, id: &GroupId, epoch: Epoch, plan: &mut Plan) {
+        self.stage = Stage::Draining { epoch, over: None };
+        plan.starts.push(Command::Drain { group: id.clone(), epoch });
     }
 
     fn stop(&mut self, id: &GroupId, epoch: Epoch, plan: &mut Plan) {
@@ -250,18 +384,27 @@ impl Local {
         plan.stops.push(Command::Stop { group: id.clone(), epoch });
     }
 
-    fn set_gate(&mut self, id: &GroupId, gate: Option<Epoch>, plan: &mut Plan) {
+    fn set_gate(&mut self, id: &GroupId, gate: Option<(Epoch, GateRole)>, plan: &mut Plan) {
         if self.gate == gate {
             return;
         }
-        if let Some(epoch) = self.gate {
-            plan.closes.push(Command::SetGate { group: id.clone(), epoch, open: false });
-        }
-        if let Some(epoch) = gate {
-            plan.opens.push(Command::SetGate { group: id.clone(), epoch, open: true });
+        let set = |epoch, role| Command::SetGate { group: id.clone(), epoch, role };
+        match (self.gate, gate) {
+            (_, Some((epoch, role @ (GateRole::Owner { .. } | GateRole::Receive { .. })))) => {
+                plan.opens.push(set(epoch, role));
+            }
+            // From here on nothing new is accepted.
+            (_, Some((epoch, role))) => plan.closes.push(set(epoch, role)),
+            (Some((epoch, _)), None) => plan.closes.push(set(epoch, GateRole::Closed)),
+            (None, None) => {}
         }
         self.gate = gate;
     }
+}
+
+/// Whether packets can be steered to a peer now.
+fn steers_to(sight: &Sight<'_>, peer: VoterId) -> bool {
+    sight.view.steers & peer.bit() != 0
 }
 
 fn release(sight: &Sight<'_>, id: &GroupId, epoch: Epoch, reason: Cause) -> Entry {

@@ -15,6 +15,8 @@ pub struct View {
     pub punctual_since: Nanos,
     /// Whether all front links of this node are up.
     pub front_up: bool,
+    /// The peers to which packets can be steered over the backplane now: bits as of [`VoterId::bit`].
+    pub steers: u16,
     /// Whether this machine's configuration digest differs from that of a majority of the voters that are heard.
     pub configuration_differs: bool,
     /// What raft says of itself.

@@ -113,7 +113,12 @@ fn check_timing(raw: &RawCluster, m: &mut Mistakes<'_>) -> Timing {
     Timing::of(interval, lease)
 }
 
-fn check_duration(given: &At<String>, key: &str, bounds: (Nanos, Nanos), m: &mut Mistakes<'_>) -> Option<Nanos> {
+pub(super) fn check_duration(
+    given: &At<String>,
+    key: &str,
+    bounds: (Nanos, Nanos),
+    m: &mut Mistakes<'_>,
+) -> Option<Nanos> {
     let (low, high) = bounds;
     let range = format!("from {} to {}", duration::show(low), duration::show(high));
     let Some(nanos) = duration::parse(&given.value) else {

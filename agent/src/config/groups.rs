@@ -7,19 +7,22 @@ use std::{
 };
 
 use super::{
-    cluster::check_name,
+    cluster::{check_duration, check_name},
     diagnostic::{Mistakes, did_you_mean},
-    model::{Group, Vip, Voter},
-    raw::{RawDevice, RawGroup, RawVip, SCORE_MAX},
+    haproxy,
+    model::{DRAIN_TIMEOUT, Group, Vip, Voter},
+    raw::{RawByNode, RawGroup, RawVip, SCORE_MAX},
     reader::At,
     voters::{check_device, unusable},
 };
-use crate::cluster::ids::{GroupId, Role, VoterId};
+use crate::cluster::ids::{GroupId, MILLISECOND, Nanos, Role, VoterId};
 
 /// As many groups as the gate has slots for.
 pub const GROUPS_MAX: usize = 256;
 /// As many VIPs, over all groups, as the gate's map holds.
 pub const VIPS_MAX: usize = 4096;
+/// How long a drain may last: below a second the neighbours may not have learned of the new owner.
+const DRAIN: (Nanos, Nanos) = (1_000 * MILLISECOND, 24 * 3_600_000 * MILLISECOND);
 /// The score of staying, unless the group says otherwise: as high as scores that people choose without thinking.
 const STICKINESS: i32 = 100;
 
@@ -49,9 +52,10 @@ pub(super) fn check_groups(
         .values()
         .flat_map(|v| v.links.iter().map(|l| (l.address, format!("the backplane of \"{}\"", v.name))))
         .collect();
+    let mut run = haproxy::Run::default();
     let mut groups = BTreeMap::new();
     for r in raw {
-        let group = check_group(r, voters, &mut taken, m);
+        let group = check_group(r, voters, &mut taken, &mut run, m);
         let Some(name) = &r.name else { continue };
         check_name(name, "the group's name", m);
         if groups.insert(group.id.clone(), group).is_some() {
@@ -65,7 +69,13 @@ pub(super) fn check_groups(
     groups
 }
 
-fn check_group(r: &RawGroup, voters: &BTreeMap<VoterId, Voter>, taken: &mut Taken, m: &mut Mistakes<'_>) -> Group {
+fn check_group(
+    r: &RawGroup,
+    voters: &BTreeMap<VoterId, Voter>,
+    taken: &mut Taken,
+    run: &mut haproxy::Run,
+    m: &mut Mistakes<'_>,
+) -> Group {
     let name = r.name.as_ref().map_or("?", |n| &n.value);
     let nodes = check_nodes(r, voters, m);
     let mut prefer = BTreeMap::new();
@@ -87,6 +97,7 @@ fn check_group(r: &RawGroup, voters: &BTreeMap<VoterId, Voter>, taken: &mut Take
         m.error(&r.span, format!("the group \"{name}\" has no VIP"), "add a [[group.vip]] with an `address`");
     }
     let vips = r.vips.iter().filter_map(|v| check_vip(v, name, &nodes, voters, taken, m)).collect();
+    let haproxies = r.haproxies.iter().map(|h| haproxy::check(h, name, &nodes, voters, run, m)).collect();
     let stickiness = r.stickiness.as_ref().and_then(|s| i32::try_from(s.value).ok()).unwrap_or(STICKINESS);
     debug_assert!(i64::from(stickiness) <= SCORE_MAX);
     Group {
@@ -95,7 +106,13 @@ fn check_group(r: &RawGroup, voters: &BTreeMap<VoterId, Voter>, taken: &mut Take
         prefer,
         stickiness,
         failback: r.failback.as_ref().is_some_and(|f| f.value),
+        drain_timeout_ns: r
+            .drain_timeout
+            .as_ref()
+            .and_then(|d| check_duration(d, "drain_timeout", DRAIN, m))
+            .unwrap_or(DRAIN_TIMEOUT),
         vips,
+        haproxies,
     }
 }
 
@@ -127,7 +144,11 @@ fn check_nodes(r: &RawGroup, voters: &BTreeMap<VoterId, Voter>, m: &mut Mistakes
 }
 
 /// The voter with this name, if it is a node; a mistake otherwise.
-fn node_named<'v>(name: &At<String>, voters: &'v BTreeMap<VoterId, Voter>, m: &mut Mistakes<'_>) -> Option<&'v Voter> {
+pub(super) fn node_named<'v>(
+    name: &At<String>,
+    voters: &'v BTreeMap<VoterId, Voter>,
+    m: &mut Mistakes<'_>,
+) -> Option<&'v Voter> {
     let nodes = || voters.values().filter(|v| v.role == Role::Node).map(|v| &*v.name);
     let help = || format!("the nodes are: {}", nodes().collect::<Vec<_>>().join(", "));
     match voters.values().find(|v| *v.name == *name.value) {
@@ -229,11 +250,11 @@ fn check_devices(
     let nodes = nodes.iter().filter_map(|id| voters.get(id));
     match &r.device {
         None => nodes.filter_map(|node| only_front(node, &r.span, m)).collect(),
-        Some(RawDevice::Everywhere(device)) => {
+        Some(RawByNode::Everywhere(device)) => {
             check_device(device, m);
             nodes.map(|node| on_node(node, device, m)).collect()
         }
-        Some(RawDevice::PerNode(span, table)) => {
+        Some(RawByNode::PerNode(span, table)) => {
             for (name, device) in table {
                 check_device(device, m);
                 node_named(name, voters, m);

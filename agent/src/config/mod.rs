@@ -7,6 +7,7 @@ mod diagnostic;
 mod digest;
 pub mod duration;
 mod groups;
+mod haproxy;
 pub mod key;
 mod model;
 mod raw;
@@ -29,7 +30,7 @@ pub use self::{
     diagnostic::{ConfigError, Mistake},
     groups::{GROUPS_MAX, VIPS_MAX},
     key::{ClusterKey, KeyError},
-    model::{Config, Group, Hook, Link, Shared, This, Vip, Voter},
+    model::{Config, DrainMode, Group, Haproxy, Hook, Link, Managed, OnFailure, Shared, This, Vip, Voter},
 };
 
 /// Where the configuration is, unless the command line says otherwise.

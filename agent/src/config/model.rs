@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::key::ClusterKey;
 use crate::cluster::{
-    ids::{GroupId, Role, VoterId},
+    ids::{GroupId, MILLISECOND, Nanos, Role, VoterId},
     timing::Timing,
 };
 
@@ -111,8 +111,22 @@ pub struct Group {
     pub stickiness: i32,
     /// Whether it goes back to a better node that returns.
     pub failback: bool,
+    /// How long open flows may go on on the old owner after a planned move, ns. Not in the digest where it is the default:
+    /// earlier versions know none.
+    #[serde(skip_serializing_if = "is_default_drain")]
+    pub drain_timeout_ns: Nanos,
     /// Its virtual addresses, in the file's order.
     pub vips: Vec<Vip>,
+    /// Its HAProxys, in the file's order. Not in the digest of a file that has none: earlier versions know none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub haproxies: Vec<Haproxy>,
+}
+
+/// How long open flows may go on, unless the group says otherwise: five minutes.
+pub const DRAIN_TIMEOUT: Nanos = 300_000 * MILLISECOND;
+
+fn is_default_drain(nanos: &Nanos) -> bool {
+    *nanos == DRAIN_TIMEOUT
 }
 
 /// One virtual address.
@@ -124,6 +138,63 @@ pub struct Vip {
     pub prefix: u8,
     /// The device it stands on, for each node that may own it.
     pub device: BTreeMap<VoterId, String>,
+}
+
+/// One HAProxy, which runs on all nodes of its group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Haproxy {
+    /// HAProxy's own configuration file, for each node of the group.
+    pub config: BTreeMap<VoterId, PathBuf>,
+    /// HAProxy's program: it checks configurations, and runs where Baton starts it.
+    pub binary: PathBuf,
+    /// Who starts it.
+    pub managed: Managed,
+    /// Its stats socket; `None`: the one of the `global` section of its configuration.
+    pub socket: Option<PathBuf>,
+    /// So many servers of each backend must be up before a node may take the group over; 0: backends do not matter.
+    pub backends_min: u32,
+    /// The section `peers` whose sessions must be in step for a planned move; `None`: all that there are.
+    pub peers: Option<String>,
+    /// What its death on the owner means.
+    pub on_failure: OnFailure,
+    /// How often it is started again within [`Self::restart_window`].
+    pub restarts: u32,
+    /// After how long a restart is forgotten.
+    pub restart_window: Nanos,
+    /// What happens to it on the old owner after a planned move.
+    pub drain: DrainMode,
+}
+
+/// Who starts a HAProxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Managed {
+    /// Baton does, as master and workers.
+    Process,
+    /// systemd does, by this unit.
+    Systemd(String),
+}
+
+/// What a HAProxy's death on the owner means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// The group moves at once; HAProxy is started again for the time when it comes back.
+    #[default]
+    Move,
+    /// It is started again in place; the group moves when it has died too often.
+    Restart,
+}
+
+/// What happens to a HAProxy on the old owner after a planned move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DrainMode {
+    /// It is told to stop softly, while a fresh worker takes the listeners over.
+    #[default]
+    Soft,
+    /// It is left alone: its clients stay until they go.
+    Leave,
 }
 
 impl Config {

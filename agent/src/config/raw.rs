@@ -65,7 +65,9 @@ pub(super) struct RawGroup {
     pub prefer: Vec<(At<String>, At<i64>)>,
     pub stickiness: Option<At<i64>>,
     pub failback: Option<At<bool>>,
+    pub drain_timeout: Option<At<String>>,
     pub vips: Vec<RawVip>,
+    pub haproxies: Vec<RawHaproxy>,
 }
 
 /// `[[group.vip]]`
@@ -73,12 +75,28 @@ pub(super) struct RawGroup {
 pub(super) struct RawVip {
     pub span: Range<usize>,
     pub address: Option<At<String>>,
-    pub device: Option<RawDevice>,
+    pub device: Option<RawByNode>,
 }
 
-/// A VIP's device: one name for all nodes, or one a node.
+/// `[[group.haproxy]]`
 #[derive(Debug)]
-pub(super) enum RawDevice {
+pub(super) struct RawHaproxy {
+    pub config: Option<RawByNode>,
+    pub binary: Option<At<String>>,
+    pub managed: Option<At<String>>,
+    pub unit: Option<At<String>>,
+    pub socket: Option<At<String>>,
+    pub backends_min: Option<At<i64>>,
+    pub peers: Option<At<String>>,
+    pub on_failure: Option<At<String>>,
+    pub restarts: Option<At<i64>>,
+    pub restart_window: Option<At<String>>,
+    pub drain: Option<At<String>>,
+}
+
+/// A text for all nodes, or one a node: a VIP's device, a file.
+#[derive(Debug)]
+pub(super) enum RawByNode {
     Everywhere(At<String>),
     PerNode(Range<usize>, Vec<(At<String>, At<String>)>),
 }
@@ -177,7 +195,9 @@ impl RawGroup {
             prefer: t.any("prefer").map(|v| read_prefer(&v, m)).unwrap_or_default(),
             stickiness: t.integer(m, "stickiness", 0, SCORE_MAX),
             failback: t.boolean(m, "failback"),
+            drain_timeout: t.string(m, "drain_timeout"),
             vips: t.tables(m, "vip", "group.vip").into_iter().map(|t| RawVip::read(t, m)).collect(),
+            haproxies: t.tables(m, "haproxy", "group.haproxy").into_iter().map(|t| RawHaproxy::read(t, m)).collect(),
         };
         t.finish(m);
         raw
@@ -208,29 +228,56 @@ impl RawVip {
                 "address",
                 "write the address with its prefix length: `address = \"192.0.2.10/24\"`",
             ),
-            device: t.any("device").and_then(|v| RawDevice::read(&v, m)),
+            device: t.any("device").and_then(|v| RawByNode::read(&v, "device", ["eth0", "ens3"], m)),
         };
         t.finish(m);
         raw
     }
 }
 
-impl RawDevice {
-    fn read(v: &Value<'_, '_>, m: &mut Mistakes<'_>) -> Option<Self> {
+impl RawHaproxy {
+    fn read(mut t: Table<'_, '_>, m: &mut Mistakes<'_>) -> Self {
+        let example = "/etc/haproxy/haproxy.cfg";
+        let raw = Self {
+            config: t.any("config").and_then(|v| RawByNode::read(&v, "config", [example, "/etc/haproxy/lb2.cfg"], m)),
+            binary: t.string(m, "binary"),
+            managed: t.string(m, "managed"),
+            unit: t.string(m, "unit"),
+            socket: t.string(m, "socket"),
+            backends_min: t.integer(m, "backends_min", 0, 10_000),
+            peers: t.string(m, "peers"),
+            on_failure: t.string(m, "on_failure"),
+            restarts: t.integer(m, "restarts", 0, 1_000),
+            restart_window: t.string(m, "restart_window"),
+            drain: t.string(m, "drain"),
+        };
+        if t.any("config").is_none() {
+            t.missing(m, "config", &format!("name HAProxy's own configuration: `config = \"{example}\"`"));
+        }
+        t.finish(m);
+        raw
+    }
+}
+
+impl RawByNode {
+    fn read(v: &Value<'_, '_>, key: &str, examples: [&str; 2], m: &mut Mistakes<'_>) -> Option<Self> {
         match v.value {
             DeValue::String(s) => Some(Self::Everywhere(v.with(s.to_string()))),
             DeValue::Table(entries) => {
-                let mut devices = Vec::new();
-                for (node, device) in Table::root(entries).entries() {
-                    if let Some(device) = as_string(m, "`device`", &node.value, &device) {
-                        devices.push((node, device));
+                let mut values = Vec::new();
+                for (node, value) in Table::root(entries).entries() {
+                    if let Some(value) = as_string(m, &format!("`{key}`"), &node.value, &value) {
+                        values.push((node, value));
                     }
                 }
-                Some(Self::PerNode(v.span.clone(), devices))
+                Some(Self::PerNode(v.span.clone(), values))
             }
             _ => {
-                let help = "write `device = \"eth0\"`, or one a node: `device = { lb1 = \"eth0\", lb2 = \"ens3\" }`";
-                m.error(&v.span, "`device` must be a name, or a table of names by node", help);
+                let [one, two] = examples;
+                let help = format!(
+                    "write `{key} = \"{one}\"`, or one a node: `{key} = {{ lb1 = \"{one}\", lb2 = \"{two}\" }}`"
+                );
+                m.error(&v.span, format!("`{key}` must be a string, or a table of strings by node"), help);
                 None
             }
         }

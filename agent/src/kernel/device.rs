@@ -13,8 +13,8 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 /// A device as it is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// Whether its frames have Ethernet headers.
-    pub(super) ethernet: bool,
+    /// Its MAC address; `None` when its frames have no Ethernet headers.
+    pub(super) mac: Option<[u8; 6]>,
     /// The number of its XDP program, whatever the mode.
     pub(super) xdp: Option<u32>,
 }
@@ -41,11 +41,19 @@ pub(super) fn look(ifindex: u32) -> io::Result<Seen> {
     let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
     match answer.payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-            Ok(Seen { ethernet: link.header.link_layer_type == LinkLayerType::Ether, xdp: xdp(&link) })
+            let ethernet = link.header.link_layer_type == LinkLayerType::Ether;
+            Ok(Seen { mac: mac(&link).filter(|_| ethernet), xdp: xdp(&link) })
         }
         NetlinkPayload::Error(error) => Err(error.to_io()),
         _ => Err(io::Error::other("netlink answered with another message than was asked for")),
     }
+}
+
+fn mac(link: &LinkMessage) -> Option<[u8; 6]> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok(),
+        _ => None,
+    })
 }
 
 fn xdp(link: &LinkMessage) -> Option<u32> {

@@ -1,4 +1,4 @@
-//! The gate's maps that are reached by system calls: which address belongs to which group, and what was let through.
+//! The gate's maps that are reached by system calls: which address belongs to which group, what was let through, and flows.
 
 use std::{
     collections::BTreeMap,
@@ -10,14 +10,29 @@ use aya::{
     Ebpf, Pod,
     maps::{HashMap, Map, MapData, MapError},
 };
-use baton_ebpf::layout::{Tenure, TenureKey, VIPS_MAX};
+use baton_ebpf::{
+    layout::{Tenure, TenureKey, VIPS_MAX},
+    steering::vip_value,
+};
 
 use super::{
     error::{KernelError, map_error},
-    object::{TENURES, VIPS},
+    flows::Flows,
+    object::{FLOWS, TENURES, VIPS},
     tables::Tables,
 };
 use crate::cluster::ids::Epoch;
+
+/// A VIP of the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VipRow {
+    /// The address.
+    pub address: IpAddr,
+    /// Its group's slot.
+    pub slot: u32,
+    /// The interface number of the front that carries it; 0 on a machine that never does.
+    pub front: u32,
+}
 
 /// A key of the tenure map as aya wants it.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +79,7 @@ impl Tenures {
 pub(super) struct GateMaps {
     vips: HashMap<MapData, [u8; 16], u32>,
     tenures: Tenures,
+    flows: Flows,
 }
 
 impl GateMaps {
@@ -72,20 +88,21 @@ impl GateMaps {
         let mut map = |name| ebpf.take_map(name).ok_or(KernelError::Missing(name));
         let vips = HashMap::try_from(map(VIPS)?).map_err(map_error(VIPS))?;
         let tenures = HashMap::try_from(map(TENURES)?).map_err(map_error(TENURES))?;
-        Ok(Self { vips, tenures: Tenures(tenures) })
+        Ok(Self { vips, tenures: Tenures(tenures), flows: Flows::take(map(FLOWS)?)? })
     }
 
     /// Makes the map hold exactly these.
-    pub(super) fn set_vips(&mut self, tables: &Tables, vips: &[(IpAddr, u32)]) -> Result<(), KernelError> {
-        let wanted: BTreeMap<_, _> = vips.iter().map(|(address, slot)| (key(*address), *slot)).collect();
+    pub(super) fn set_vips(&mut self, tables: &Tables, vips: &[VipRow]) -> Result<(), KernelError> {
+        let value = |vip: &VipRow| vip_value(vip.slot, tables.front_number(vip.front));
+        let wanted: BTreeMap<_, _> = vips.iter().map(|vip| (key(vip.address), value(vip))).collect();
         if wanted.len() > VIPS_MAX {
             return Err(KernelError::Config(format!("{} VIPs are more than {VIPS_MAX}", wanted.len())));
         }
         let known: Vec<_> = self.vips.keys().collect::<Result<_, _>>().map_err(map_error(VIPS))?;
         // A bit is set before its VIP is there, and cleared after it has gone.
         tables.filter_vips(known.iter().chain(wanted.keys()));
-        for (address, slot) in &wanted {
-            self.vips.insert(address, slot, 0).map_err(map_error(VIPS))?;
+        for (address, value) in &wanted {
+            self.vips.insert(address, value, 0).map_err(map_error(VIPS))?;
         }
         for address in known.iter().filter(|address| !wanted.contains_key(*address)) {
             self.vips.remove(address).map_err(map_error(VIPS))?;
@@ -98,10 +115,15 @@ impl GateMaps {
     pub(super) fn tenures(&self) -> Result<Vec<(u32, Epoch, Tenure)>, KernelError> {
         self.tenures.all()
     }
+
+    /// Whose flows are whose.
+    pub(super) fn flows(&mut self) -> &mut Flows {
+        &mut self.flows
+    }
 }
 
 /// An address as the gate looks it up: IPv4 as ::ffff:a.b.c.d.
-fn key(address: IpAddr) -> [u8; 16] {
+pub(super) fn key(address: IpAddr) -> [u8; 16] {
     let address: Ipv6Addr = match address {
         IpAddr::V4(address) => address.to_ipv6_mapped(),
         IpAddr::V6(address) => address,

@@ -9,10 +9,14 @@ use super::{
     error::KernelError,
     gate::Tenures,
     object,
+    steer::GateCounters,
     tables::Tables,
     view::{CountersView, LinkView, PeerView},
 };
-use crate::cluster::ids::{Epoch, Incarnation, Index, Nanos, VoterId};
+use crate::cluster::{
+    command::GateRole,
+    ids::{Epoch, Incarnation, Index, Nanos, VoterId},
+};
 
 /// The tables of a node, opened by its folder on bpffs.
 #[derive(Debug)]
@@ -22,20 +26,14 @@ pub struct Inspector {
 }
 
 /// A group's row in the gate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GateView {
     /// The epoch.
     pub epoch: Epoch,
-    /// Whether the node is the owner at that epoch.
-    pub open: bool,
-    /// Packets to the group's VIPs dropped.
-    pub dropped_ingress: u64,
-    /// Packets from the group's VIPs dropped.
-    pub dropped_egress: u64,
-    /// The same on other devices.
-    pub dropped_other: u64,
-    /// ARP and ND packets among the dropped ones.
-    pub dropped_neighbour: u64,
+    /// What the node is at that epoch, and with which peer.
+    pub role: GateRole,
+    /// What was counted.
+    pub counters: GateCounters,
 }
 
 impl Inspector {
@@ -66,7 +64,7 @@ impl Inspector {
     pub fn gates(&self) -> Vec<(u32, GateView)> {
         (0..SLOTS as u32)
             .filter_map(|slot| Some((slot, self.gate(slot)?)))
-            .filter(|(_, gate)| *gate != GateView::default())
+            .filter(|(_, gate)| gate.epoch != 0 || gate.counters != GateCounters::default())
             .collect()
     }
 
@@ -111,15 +109,12 @@ impl Inspector {
 
 impl GateView {
     pub(super) fn read(tables: &Tables, slot: u32) -> Option<Self> {
-        let group = tables.gate(slot)?;
-        let (epoch, open) = tables.gate_state(slot);
-        Some(Self {
-            epoch,
-            open,
-            dropped_ingress: group.dropped_ingress.load(),
-            dropped_egress: group.dropped_egress.load(),
-            dropped_other: group.dropped_other.load(),
-            dropped_neighbour: group.dropped_neighbour.load(),
-        })
+        let (epoch, role) = tables.gate_state(slot);
+        Some(Self { epoch, role, counters: tables.gate_counters(slot)? })
+    }
+
+    /// Whether the node is the owner at that epoch.
+    pub fn open(&self) -> bool {
+        matches!(self.role, GateRole::Owner { .. })
     }
 }

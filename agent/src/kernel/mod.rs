@@ -3,12 +3,13 @@
 //!
 //! ```text
 //! attach(config) ─► Kernel ─► Tables (Arc): floors, gates, lease, peers: plain atomics, from any thread
-//!                     └─► set_vips, tenures, hooks: system calls, from the shell
+//!                     └─► set_vips, tenures, flows, hooks: system calls, from the shell
 //! ```
 
 mod bpffs;
 mod device;
 mod error;
+mod flows;
 mod gate;
 mod hooks;
 mod host;
@@ -16,12 +17,12 @@ pub mod inspect;
 mod object;
 mod region;
 pub mod run;
+mod steer;
 mod tables;
 mod view;
 
 use std::{
     io,
-    net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -29,11 +30,15 @@ use std::{
 use aya::programs::TcAttachType;
 use baton_ebpf::{
     layout::Tenure,
+    steering::FRONTS_MAX,
     wire::{INCARNATION_MAX, LINKS_MAX},
 };
 
 pub use error::KernelError;
+pub use flows::Flow;
+pub use gate::VipRow;
 pub use hooks::{Chain, Hook, Mechanism};
+pub use steer::{GateCounters, Path};
 pub use tables::{Said, Tables};
 pub use view::{Buckets, CountersView, LinkView, PeerView};
 
@@ -97,12 +102,12 @@ pub struct KernelConfig {
     pub lease_ns: Nanos,
     /// The backplane links, at most 4.
     pub links: Vec<LinkConfig>,
-    /// The front devices, gated both ways.
+    /// The front devices, gated both ways, at most 16. Its position is a front's number.
     pub fronts: Vec<Device>,
     /// Other Ethernet devices, gated at egress. Not loopback, not the backplane.
     pub others: Vec<Device>,
-    /// The gate's VIPs, each with its group's slot. The gate knows them before it is on any device.
-    pub vips: Vec<(IpAddr, u32)>,
+    /// The gate's VIPs. The gate knows them before it is on any device.
+    pub vips: Vec<VipRow>,
     /// How tc programs are chained.
     pub chain: Chain,
 }
@@ -130,8 +135,9 @@ struct Bpf {
 pub fn attach(config: &KernelConfig) -> Result<Kernel, KernelError> {
     check(config)?;
     host::refuse_time_namespace()?;
-    for device in config.fronts.iter().chain(&config.others).chain(config.links.iter().map(|link| &link.device)) {
-        refuse_other_than_ethernet(device)?;
+    let fronts = config.fronts.iter().map(ethernet_address).collect::<Result<Vec<_>, _>>()?;
+    for device in config.others.iter().chain(config.links.iter().map(|link| &link.device)) {
+        ethernet_address(device)?;
     }
     bpffs::ensure(&config.bpffs)?;
     let node = bpffs::node_folder(&config.bpffs, &config.cluster, &config.node);
@@ -145,6 +151,9 @@ pub fn attach(config: &KernelConfig) -> Result<Kernel, KernelError> {
     host::wait_for_programs();
     tables.forget_lease();
     tables.configure(config);
+    for (number, (front, mac)) in config.fronts.iter().zip(fronts).enumerate() {
+        tables.set_front(number, front.ifindex, mac);
+    }
     // Before the programs are on the devices, and before those of another version go: a gate that does not know a VIP yet would
     // let pass what an earlier agent left on the device, while another node serves it.
     let mut maps = GateMaps::take(&mut ebpf)?;
@@ -219,16 +228,13 @@ fn attach_all(attacher: &mut Attacher<'_>, config: &KernelConfig) -> Result<(), 
     Ok(())
 }
 
-fn refuse_other_than_ethernet(device: &Device) -> Result<(), KernelError> {
+/// The MAC address of a device, which must have Ethernet headers.
+fn ethernet_address(device: &Device) -> Result<[u8; 6], KernelError> {
     let seen =
         device::look(device.ifindex).map_err(|source| KernelError::Device { device: device.name.clone(), source })?;
-    if seen.ethernet {
-        return Ok(());
-    }
-    Err(KernelError::Config(format!(
-        "{} is no Ethernet device: backplane links and gated devices must be",
-        device.name
-    )))
+    seen.mac.ok_or_else(|| {
+        KernelError::Config(format!("{} is no Ethernet device: backplane links and gated devices must be", device.name))
+    })
 }
 
 /// An error with its causes, in one line.
@@ -259,6 +265,9 @@ fn check(config: &KernelConfig) -> Result<(), KernelError> {
     if config.links.len() > LINKS_MAX {
         return wrong(format!("{} backplane links are more than {LINKS_MAX}", config.links.len()));
     }
+    if config.fronts.len() > FRONTS_MAX {
+        return wrong(format!("{} front devices are more than {FRONTS_MAX}", config.fronts.len()));
+    }
     if config.port == 0 || config.lease_ns == 0 {
         return wrong("the heartbeat port and the lease must not be 0".into());
     }
@@ -283,11 +292,11 @@ impl Kernel {
         Some(hooks.map(|hook| hook.device.clone()).collect())
     }
 
-    /// Makes these the gate's VIPs, each with its group's slot. New ones are added before old ones are removed.
+    /// Makes these the gate's VIPs. New ones are added before old ones are removed.
     ///
     /// # Errors
     /// A map that is full or refuses an entry.
-    pub fn set_vips(&self, vips: &[(IpAddr, u32)]) -> Result<(), KernelError> {
+    pub fn set_vips(&self, vips: &[VipRow]) -> Result<(), KernelError> {
         match &self.bpf {
             Some(bpf) => bpf.maps().set_vips(&self.tables, vips),
             None => Ok(()),
@@ -302,6 +311,29 @@ impl Kernel {
         match &self.bpf {
             Some(bpf) => bpf.maps().tenures(),
             None => Ok(Vec::new()),
+        }
+    }
+
+    /// The flows of protocols without connections that this node served for a group at or after `since` (boot clock, ns): what
+    /// the next owner must know before it announces. Nothing without BPF. Takes milliseconds when there are many.
+    ///
+    /// # Errors
+    /// A map that cannot be read.
+    pub fn recent_flows(&self, slot: u32, since: Nanos) -> Result<Vec<Flow>, KernelError> {
+        match &self.bpf {
+            Some(bpf) => bpf.maps().flows().recent(slot, since),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Learns flows that the peer of a move serves. One that this node has served since is left alone. Nothing without BPF.
+    ///
+    /// # Errors
+    /// A map that refuses an entry.
+    pub fn learn_flows(&self, slot: u32, flows: &[Flow]) -> Result<(), KernelError> {
+        match &self.bpf {
+            Some(bpf) => bpf.maps().flows().learn(slot, flows),
+            None => Ok(()),
         }
     }
 

@@ -42,7 +42,10 @@ pub(super) const COUNTERS: &str = "COUNTERS";
 pub(super) const GATE: &str = "GATE";
 pub(super) const VIPS: &str = "VIPS";
 pub(super) const TENURES: &str = "TENURES";
-const MAPS: [&str; 6] = [CONTROL, PEER, COUNTERS, GATE, VIPS, TENURES];
+pub(super) const STEER: &str = "STEER";
+pub(super) const FLOWS: &str = "FLOWS";
+pub(super) const FRAGMENTS: &str = "FRAGMENTS";
+const MAPS: [&str; 9] = [CONTROL, PEER, COUNTERS, GATE, VIPS, TENURES, STEER, FLOWS, FRAGMENTS];
 
 /// Loads the object. With a folder its maps are taken from there where they are pinned, and pinned there where not.
 pub(super) fn load(folder: Option<&Path>) -> Result<Ebpf, KernelError> {
@@ -90,6 +93,7 @@ pub(super) fn tables(ebpf: &Ebpf) -> Result<Tables, KernelError> {
         region(array(PEER)?, PEER, PEERS, true)?,
         region(array(COUNTERS)?, COUNTERS, LINKS_MAX, true)?,
         region(array(GATE)?, GATE, SLOTS, true)?,
+        region(array(STEER)?, STEER, 1, true)?,
         true,
     )
 }
@@ -102,6 +106,7 @@ pub(super) fn pinned_tables(folder: &Path) -> Result<Tables, KernelError> {
         region(&open(PEER)?, PEER, PEERS, false)?,
         region(&open(COUNTERS)?, COUNTERS, LINKS_MAX, false)?,
         region(&open(GATE)?, GATE, SLOTS, false)?,
+        region(&open(STEER)?, STEER, 1, false)?,
         true,
     )
 }

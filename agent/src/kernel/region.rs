@@ -2,7 +2,10 @@
 
 use std::{io, marker::PhantomData, os::fd::BorrowedFd, ptr::NonNull};
 
-use baton_ebpf::layout::{Control, Counters, GateGroup, Peer};
+use baton_ebpf::{
+    layout::{Control, Counters, GateGroup, Peer},
+    steering::Steer,
+};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// A row that may live in memory shared with the kernel.
@@ -19,6 +22,8 @@ unsafe impl Row for Peer {}
 unsafe impl Row for Counters {}
 // SAFETY: `repr(C)` structures of `Word`.
 unsafe impl Row for GateGroup {}
+// SAFETY: `repr(C)` structures of `Word`.
+unsafe impl Row for Steer {}
 
 /// Rows in mapped memory, unmapped on drop.
 #[derive(Debug)]

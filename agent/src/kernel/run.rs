@@ -1,6 +1,6 @@
 //! Running the programs on crafted packets by BPF_PROG_TEST_RUN: for the tests and the benchmark, on unpinned maps.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use aya::{
     Ebpf, TestRun, TestRunOptions,
@@ -9,13 +9,13 @@ use aya::{
 use baton_ebpf::layout::Tenure;
 
 use super::{
-    KernelConfig, check,
+    Flow, KernelConfig, VipRow, check,
     error::KernelError,
     gate::GateMaps,
     object::{self, program_error},
     tables::Tables,
 };
-use crate::cluster::ids::Epoch;
+use crate::cluster::ids::{Epoch, Nanos};
 
 pub use super::object::{BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, GATE_EGRESS, GATE_INGRESS, GATE_OTHER};
 
@@ -79,7 +79,7 @@ impl Programs {
     ///
     /// # Errors
     /// As there.
-    pub fn set_vips(&mut self, vips: &[(IpAddr, u32)]) -> Result<(), KernelError> {
+    pub fn set_vips(&mut self, vips: &[VipRow]) -> Result<(), KernelError> {
         self.maps.set_vips(&self.tables, vips)
     }
 
@@ -89,6 +89,22 @@ impl Programs {
     /// As there.
     pub fn tenures(&self) -> Result<Vec<(u32, Epoch, Tenure)>, KernelError> {
         self.maps.tenures()
+    }
+
+    /// See [`super::Kernel::recent_flows`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recent_flows(&mut self, slot: u32, since: Nanos) -> Result<Vec<Flow>, KernelError> {
+        self.maps.flows().recent(slot, since)
+    }
+
+    /// See [`super::Kernel::learn_flows`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn learn_flows(&mut self, slot: u32, flows: &[Flow]) -> Result<(), KernelError> {
+        self.maps.flows().learn(slot, flows)
     }
 
     /// Runs a program on a packet `repeat` times; the packet is handed over again as it was left.

@@ -4,11 +4,12 @@ use std::sync::atomic::{Ordering, fence};
 
 use baton_ebpf::{
     layout::{
-        Control, Counters, FLOOR_INFINITE, GateGroup, PEERS, Peer, SLOTS, VIP_FILTER_WORDS, gate_epoch, gate_open,
+        Control, Counters, FLOOR_INFINITE, GateGroup, PEERS, Peer, ROLE_CLOSED, SLOTS, VIP_FILTER_WORDS, gate_epoch,
         gate_word, vip_bit,
     },
     lease,
     receive::{self, Verdict},
+    steering::Steer,
     wire::{self, Beat, LINKS_MAX, Words},
 };
 
@@ -21,7 +22,7 @@ use super::{
 use crate::{
     clock,
     cluster::{
-        ids::{Epoch, Index, Nanos, VoterId},
+        ids::{Index, Nanos, VoterId},
         timing::majority,
     },
 };
@@ -33,6 +34,7 @@ pub struct Tables {
     peers: Region<Peer>,
     counters: Region<Counters>,
     gate: Region<GateGroup>,
+    steer: Region<Steer>,
     in_kernel: bool,
 }
 
@@ -62,12 +64,13 @@ impl Tables {
         peers: Region<Peer>,
         counters: Region<Counters>,
         gate: Region<GateGroup>,
+        steer: Region<Steer>,
         in_kernel: bool,
     ) -> Result<Self, KernelError> {
-        if control.rows().is_empty() || peers.rows().len() != PEERS {
+        if control.rows().is_empty() || peers.rows().len() != PEERS || steer.rows().is_empty() {
             return Err(KernelError::Missing("row of the control table"));
         }
-        Ok(Self { control, peers, counters, gate, in_kernel })
+        Ok(Self { control, peers, counters, gate, steer, in_kernel })
     }
 
     /// Tables in anonymous memory: where there is no BPF, the agent itself does what the programs would do.
@@ -78,6 +81,7 @@ impl Tables {
             Region::anonymous(PEERS).map_err(error("peer"))?,
             Region::anonymous(LINKS_MAX).map_err(error("counters"))?,
             Region::anonymous(SLOTS).map_err(error("gate"))?,
+            Region::anonymous(1).map_err(error("steering"))?,
             false,
         )
     }
@@ -103,6 +107,11 @@ impl Tables {
         self.gate.rows().get(slot as usize)
     }
 
+    /// The ways to the peers, and the fronts.
+    pub(super) fn steer(&self) -> &Steer {
+        &self.steer.rows()[0]
+    }
+
     /// A link's counters; `None` beyond [`LINKS_MAX`].
     pub fn counters(&self, link: usize) -> Option<&Counters> {
         self.counters.rows().get(link)
@@ -124,28 +133,12 @@ impl Tables {
         fence(Ordering::SeqCst);
     }
 
-    /// Opens or closes a group's gate at an epoch. False: the slot does not exist.
-    pub fn set_gate(&self, slot: u32, epoch: Epoch, open: bool) -> bool {
-        let Some(group) = self.gate(slot) else {
-            return false;
-        };
-        group.word.store(gate_word(epoch, open));
-        fence(Ordering::SeqCst);
-        true
-    }
-
     /// Closes every gate, each at its epoch.
     pub fn close_gates(&self) {
         for group in self.gate.rows() {
-            group.word.store(gate_word(gate_epoch(group.word.load()), false));
+            group.word.store(gate_word(gate_epoch(group.word.load()), ROLE_CLOSED, 0));
         }
         fence(Ordering::SeqCst);
-    }
-
-    /// The epoch of a group's gate and whether it is open; closed at epoch 0 beyond the table.
-    pub fn gate_state(&self, slot: u32) -> (Epoch, bool) {
-        let word = self.gate(slot).map_or(0, |group| group.word.load());
-        (gate_epoch(word), gate_open(word))
     }
 
     /// Publishes the gate index: every gate change up to this entry is done and visible before it.
@@ -206,7 +199,7 @@ impl Tables {
         };
         let peers = self.peers.rows();
         let verdict =
-            receive::receive(self.control(), counters, link, |node| peers.get(node), &mut words, clock::now());
+            receive::receive(self.control(), counters, link, 0, |node| peers.get(node), &mut words, clock::now());
         (verdict == Verdict::Answer).then(|| wire::to_bytes(&words))
     }
 
@@ -269,6 +262,7 @@ impl Tables {
         for (link, word) in control.link_ifindex.iter().enumerate() {
             word.store(config.links.get(link).map_or(0, |link| u64::from(link.device.ifindex)));
         }
+        self.configure_steering(config);
         control.port.store(u64::from(config.port));
         fence(Ordering::SeqCst);
     }

@@ -14,6 +14,7 @@ pub mod packet;
 pub mod route;
 pub mod rule;
 pub mod socket;
+pub mod sockets;
 pub mod sysctl;
 pub mod watch;
 pub mod wire;

@@ -7,7 +7,10 @@
 use std::{ops::Range, time::Duration};
 
 use netlink_packet_core::{Emitable, NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{
+    Socket, SocketAddr,
+    protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG},
+};
 use rustix::{
     io::Errno,
     net::{RecvFlags, SendFlags, recv, send, sockopt},
@@ -65,9 +68,21 @@ impl RequestSocket {
     /// # Errors
     /// [`NetlinkError::Setup`] when the kernel refuses the socket or one of its options.
     pub fn open() -> Result<Self, NetlinkError> {
+        Self::of_protocol(NETLINK_ROUTE)
+    }
+
+    /// Open a socket for sock_diag(7) in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn open_diagnostics() -> Result<Self, NetlinkError> {
+        Self::of_protocol(NETLINK_SOCK_DIAG)
+    }
+
+    fn of_protocol(protocol: isize) -> Result<Self, NetlinkError> {
         let setup = |what| move |e: std::io::Error| NetlinkError::Setup { what, errno: errno_of(&e) };
         let option = |what| move |errno: Errno| NetlinkError::Setup { what, errno };
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(setup("the netlink socket"))?;
+        let mut socket = Socket::new(protocol).map_err(setup("the netlink socket"))?;
         socket.bind_auto().map_err(setup("the netlink socket's address"))?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(setup("the netlink socket's peer"))?;
         socket.set_cap_ack(true).map_err(setup("NETLINK_CAP_ACK"))?;
@@ -153,34 +168,42 @@ impl RequestSocket {
         let mut kept = Vec::new();
         for _ in 0..DUMP_TRIES {
             kept.clear();
-            let mut interrupted = false;
-            let mut failure = None;
-            self.request(kind, NLM_F_DUMP, body, |message| {
-                interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
-                if message.kind == NLMSG_DONE {
-                    return true;
-                }
-                if let Some(errno) = error_code_of(&message) {
-                    failure = Some(NetlinkError::Refused {
-                        action: "list",
-                        object: format!("objects of netlink type {kind}"),
-                        errno,
-                        detail: explanation(&message),
-                    });
-                    return true;
-                }
-                kept.push((message.kind, message.payload.to_vec()));
-                false
-            })?;
-            if let Some(failure) = failure {
-                return Err(failure);
-            }
-            if !interrupted {
+            let torn = self.dump_each(kind, body, |kind, payload| kept.push((kind, payload.to_vec())))?;
+            if !torn {
                 break;
             }
         }
         // After DUMP_TRIES the list may be torn; the watch and the next probe see whatever changed meanwhile.
         Ok(kept)
+    }
+
+    /// Look at all objects of a kind, once. Returns whether they changed meanwhile.
+    pub(super) fn dump_each(
+        &mut self,
+        kind: u16,
+        body: &impl Emitable,
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> Result<bool, NetlinkError> {
+        let mut interrupted = false;
+        let mut failure = None;
+        self.request(kind, NLM_F_DUMP, body, |message| {
+            interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
+            if message.kind == NLMSG_DONE {
+                return true;
+            }
+            if let Some(errno) = error_code_of(&message) {
+                failure = Some(NetlinkError::Refused {
+                    action: "list",
+                    object: format!("objects of netlink type {kind}"),
+                    errno,
+                    detail: explanation(&message),
+                });
+                return true;
+            }
+            each(message.kind, message.payload);
+            false
+        })?;
+        failure.map_or(Ok(interrupted), Err)
     }
 
     fn request(

@@ -22,6 +22,20 @@ pub enum Operation {
     Demote,
     /// `announce`.
     Announce,
+    /// `attend`.
+    Attend,
+    /// `readiness`.
+    Readiness,
+    /// `receive`.
+    Receive,
+    /// `export`.
+    Export,
+    /// `import`.
+    Import,
+    /// `drain`.
+    Drain,
+    /// `drained`.
+    Drained,
 }
 
 impl fmt::Display for Operation {
@@ -34,6 +48,13 @@ impl fmt::Display for Operation {
             Self::Promote => "promote",
             Self::Demote => "demote",
             Self::Announce => "announce",
+            Self::Attend => "attend",
+            Self::Readiness => "readiness",
+            Self::Receive => "receive",
+            Self::Export => "export",
+            Self::Import => "import",
+            Self::Drain => "drain",
+            Self::Drained => "drained",
         })
     }
 }
@@ -76,6 +97,18 @@ pub enum ResourceError {
         operation: Operation,
         /// The limit.
         limit: Duration,
+    },
+    /// What the other node exported cannot be used here.
+    #[error("{operation} of {resource}: what the other node handed over cannot be used: {cause}; {remedy}")]
+    Foreign {
+        /// The resource.
+        resource: String,
+        /// The operation.
+        operation: Operation,
+        /// What is wrong with it.
+        cause: String,
+        /// What to do.
+        remedy: String,
     },
     /// The kind has no roles.
     #[error(

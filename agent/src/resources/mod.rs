@@ -4,11 +4,13 @@
 //! work inside the call, without a task switch or an allocation for a future; slower kinds return a future.
 
 pub mod error;
+pub mod event;
 pub mod vip;
 
 use std::{future::Future, pin::Pin, time::Duration};
 
 pub use error::{Operation, ResourceError};
+pub use event::{Notifier, ResourceEvent, What};
 
 use crate::{
     cluster::ids::{Epoch, GroupId, Nanos},
@@ -69,6 +71,15 @@ pub enum Health {
     Failed(String),
 }
 
+/// Whether this node may take a group over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It may.
+    Ready,
+    /// It may not, and why not, in words for an operator.
+    NotReady(String),
+}
+
 /// When a phase of the last start was over, for the flight recorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Milestone {
@@ -81,11 +92,12 @@ pub struct Milestone {
 /// The time limits of a resource's operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// For [`Resource::probe`].
+    /// For [`Resource::probe`] and [`Resource::readiness`].
     pub probe: Duration,
-    /// For [`Resource::start`] and [`Resource::promote`].
+    /// For [`Resource::start`] and [`Resource::promote`], and for what prepares them: [`Resource::attend`],
+    /// [`Resource::receive`], [`Resource::export`] and [`Resource::import`].
     pub start: Duration,
-    /// For [`Resource::stop`] and [`Resource::demote`].
+    /// For [`Resource::stop`] and [`Resource::demote`], [`Resource::drain`] and [`Resource::drained`].
     pub stop: Duration,
     /// For [`Resource::monitor`].
     pub monitor: Duration,
@@ -124,6 +136,55 @@ pub trait Resource: Send {
 
     /// Tell the neighbourhood again where it is. Only addresses have something to tell.
     fn announce(&mut self) -> Work<'_, ()> {
+        Work::ok(())
+    }
+
+    /// Bring up what must run on a standby too, or adopt what runs already. Called at the agent's start on every node of the
+    /// group, before anything is started; calling it again is the way to try again after a failure.
+    fn attend(&mut self) -> Work<'_, ()> {
+        Work::ok(())
+    }
+
+    /// May this node take the group over now? Says what is true of this node alone: it is asked when the owner is dead, too.
+    fn readiness(&mut self) -> Work<'_, Readiness> {
+        Work::ok(Readiness::Ready)
+    }
+
+    /// Prepare for a planned move to this node, before anything of it is announced. Stricter than [`Self::readiness`]: what
+    /// fails here refuses the move, and the group stays where it is.
+    fn receive(&mut self, context: &Context) -> Work<'_, ()> {
+        let _ = context;
+        Work::ok(())
+    }
+
+    /// On the owner, in a planned move: the state that the target's instance must have, for [`Self::import`] there. Empty
+    /// when there is none.
+    fn export(&mut self) -> Work<'_, Vec<u8>> {
+        Work::ok(Vec::new())
+    }
+
+    /// On the target of a planned move: take over what [`Self::export`] gave. Only what differs is changed.
+    fn import(&mut self, bytes: &[u8]) -> Work<'_, ()> {
+        if bytes.is_empty() {
+            return Work::ok(());
+        }
+        Work::Done(Err(ResourceError::Foreign {
+            resource: self.name().to_owned(),
+            operation: Operation::Import,
+            cause: format!("{} bytes came, and this kind of resource takes none", bytes.len()),
+            remedy: "run the same version of Baton, with the same configuration, on both nodes".to_owned(),
+        }))
+    }
+
+    /// On the old owner, after a planned move: let what is under way end, and take nothing new on.
+    fn drain(&mut self, context: &Context) -> Work<'_, ()> {
+        let _ = context;
+        Work::ok(())
+    }
+
+    /// The drain is over: what is still under way has no way to its clients any more.
+    fn drained(&mut self, context: &Context) -> Work<'_, ()> {
+        let _ = context;
         Work::ok(())
     }
 

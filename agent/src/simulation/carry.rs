@@ -36,20 +36,20 @@ impl World {
                     self.provoke(position, Moment::FloorRaised(peer));
                 }
             }
-            Command::SetGate { group, epoch, open } => {
+            Command::SetGate { group, epoch, role } => {
                 if let Some(slot) = self.group_ids.iter().position(|id| *id == group)
                     && let Some(gate) = kernel.gates.get_mut(slot)
                 {
-                    *gate = (epoch, open);
-                    if open {
-                        self.check_serving();
-                    }
+                    *gate = (epoch, role);
+                    self.check_serving();
                 }
             }
             Command::SetGateIndex(index) => kernel.control.gate_index = index,
             Command::Start { group, epoch, .. } => self.start(position, agent, &group, epoch),
             Command::Stop { group, epoch } => self.stop(position, agent, &group, epoch),
-            Command::Announce { .. } => {}
+            Command::Receive { group, movement } => self.receive(position, agent, &group, movement),
+            Command::Drain { group, epoch } => self.drain(position, agent, &group, epoch),
+            Command::Announce { .. } | Command::Export { .. } => {}
             Command::Send { to, message } => {
                 let moment = match &message {
                     Message::AskPromise { node, .. } => Some(Moment::Asking(*node, to)),
@@ -106,7 +106,9 @@ impl World {
         let Some(slot) = self.group_ids.iter().position(|id| id == group) else {
             return;
         };
-        if let Some(running) = agent.running.get(&slot) {
+        if let Some(running) = agent.running.get(&slot)
+            && !matches!(running, Running::Receiving(_) | Running::Draining(_))
+        {
             let what = format!("voter {} starts {group} in epoch {epoch} while {running:?}", position + 1);
             self.checker.violated(self.now, what);
         }
@@ -115,6 +117,29 @@ impl World {
         self.checker.statistics.failed_starts += u64::from(fails);
         let outcome = if fails { Outcome::StartFailed } else { Outcome::Started };
         self.execute(position, slot, epoch, outcome);
+    }
+
+    fn receive(&mut self, position: usize, agent: &mut Agent, group: &GroupId, movement: Index) {
+        let Some(slot) = self.group_ids.iter().position(|id| id == group) else {
+            return;
+        };
+        agent.running.insert(slot, Running::Receiving(movement));
+        let fails = self.machines.get(position).is_some_and(|machine| machine.starts_fail);
+        let outcome = if fails { Outcome::ReceiveFailed } else { Outcome::Received };
+        self.execute(position, slot, movement, outcome);
+    }
+
+    fn drain(&mut self, position: usize, agent: &mut Agent, group: &GroupId, epoch: Epoch) {
+        let Some(slot) = self.group_ids.iter().position(|id| id == group) else {
+            return;
+        };
+        agent.running.insert(slot, Running::Draining(epoch));
+        let Some(machine) = self.machines.get(position) else {
+            return;
+        };
+        let lasts = self.random.spread(100_000, 20 * self.timing.hold_ns());
+        let event = Event::Executed(position, machine.generation, slot, epoch, Outcome::Drained);
+        self.queue.push(self.now + lasts, event);
     }
 
     fn stop(&mut self, position: usize, agent: &mut Agent, group: &GroupId, epoch: Epoch) {

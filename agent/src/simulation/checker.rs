@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{clock::Instant, machine::Machine};
 use crate::cluster::{
+    command::GateRole,
     entry::Entry,
     ids::{GroupId, Index, VoterId},
     state::State,
@@ -85,11 +86,11 @@ impl Checker {
         self.states.back().map_or(0, |(index, _)| *index)
     }
 
-    /// At most one machine serves a group.
+    /// At most one machine accepts new flows of a group.
     pub fn serving(&mut self, machines: &[Machine], groups: &[GroupId], now: Instant) {
         for (slot, group) in groups.iter().enumerate() {
             let mut first: Option<VoterId> = None;
-            for machine in machines.iter().filter(|machine| machine.serves(slot, now)) {
+            for machine in machines.iter().filter(|machine| accepts(machines, machine, slot, now)) {
                 match first {
                     Some(other) => {
                         let (a, b) = (epoch_of(machines, other, slot), epoch_of(machines, machine.id, slot));
@@ -172,6 +173,18 @@ impl Checker {
             self.states.pop_front();
         }
         self.states.push_back((index, state.clone()));
+    }
+}
+
+/// Whether a machine accepts new flows: as the owner, or as the target of a planned move to which the owner forwards them.
+fn accepts(machines: &[Machine], machine: &Machine, slot: usize, now: Instant) -> bool {
+    match machine.role(slot, now) {
+        GateRole::Owner { .. } => true,
+        GateRole::Receive { from } => {
+            let diverts = GateRole::Drain { to: machine.id };
+            machines.iter().any(|other| other.id == from && other.role(slot, now) == diverts)
+        }
+        GateRole::Drain { .. } | GateRole::Closed => false,
     }
 }
 

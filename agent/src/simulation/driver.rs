@@ -13,6 +13,7 @@ use super::{
 };
 use crate::cluster::{
     command::Command,
+    entry::DrainSummary,
     ids::{GroupId, Nanos, VoterId},
     view::{RaftView, View},
 };
@@ -293,6 +294,21 @@ impl World {
                 }
             }
             Item::ProposalFailed(entry) => agent.core.on_proposal_failed(now, &entry),
+            Item::Received(slot, movement) => {
+                if let Some(group) = name(slot, &self.group_ids) {
+                    agent.core.on_received(now, &group, movement);
+                }
+            }
+            Item::ReceiveFailed(slot, movement) => {
+                if let Some(group) = name(slot, &self.group_ids) {
+                    agent.core.on_receive_failed(now, &group, movement);
+                }
+            }
+            Item::Drained(slot, epoch) => {
+                if let Some(group) = name(slot, &self.group_ids) {
+                    agent.core.on_drained(now, &group, epoch, DrainSummary::default());
+                }
+            }
             Item::Started(slot, epoch) => {
                 if let Some(group) = name(slot, &self.group_ids) {
                     agent.core.on_started(now, &group, epoch);
@@ -353,6 +369,7 @@ fn view_of(machine: &mut Machine, agent: &Agent) -> Option<View> {
         lease_end: kernel.control.lease_end,
         punctual_since: kernel.control.punctual_since,
         front_up: machine.front_up,
+        steers: machine.steers,
         configuration_differs: false,
         raft: RaftView { leader, term, log_index },
     })
@@ -372,6 +389,15 @@ fn executed(agent: &mut Agent, slot: usize, epoch: u64, outcome: Outcome) {
         (Some(Running::Stopping(at)), Outcome::Stopped) if *at == epoch => {
             agent.running.remove(&slot);
             agent.inbox.push_back(Item::Stopped(slot, epoch));
+        }
+        (Some(Running::Receiving(at)), Outcome::Received) if *at == epoch => {
+            agent.inbox.push_back(Item::Received(slot, epoch));
+        }
+        (Some(Running::Receiving(at)), Outcome::ReceiveFailed) if *at == epoch => {
+            agent.inbox.push_back(Item::ReceiveFailed(slot, epoch));
+        }
+        (Some(Running::Draining(at)), Outcome::Drained) if *at == epoch => {
+            agent.inbox.push_back(Item::Drained(slot, epoch));
         }
         (None, Outcome::Stopped) => agent.inbox.push_back(Item::Stopped(slot, epoch)),
         _ => {}

@@ -408,7 +408,7 @@ impl World {
             self.voters.iter().filter(|(_, role)| *role == Role::Node).map(|(voter, _)| *voter).collect();
         let to = nodes[self.plan.random.index(nodes.len())];
         let group = self.group_ids[self.plan.random.index(self.group_ids.len())].clone();
-        self.order(Order::Move { group, to });
+        self.order(Order::Move { group, to, force: false });
     }
 
     /// An operator gives an order somewhere.

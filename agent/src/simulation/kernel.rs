@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::{mutation::Mutation, network::LINKS_MAX};
 use crate::cluster::{
+    command::GateRole,
     ids::{Epoch, Incarnation, Index, Nanos, VoterId},
     timing::majority,
     view::PeerView,
@@ -116,8 +117,8 @@ pub struct Kernel {
     peers: BTreeMap<VoterId, Peer>,
     /// The control map.
     pub control: Control,
-    /// Group slot → role: the epoch, and whether this machine is its owner.
-    pub gates: Vec<(Epoch, bool)>,
+    /// Group slot → epoch and role.
+    pub gates: Vec<(Epoch, GateRole)>,
 }
 
 impl Kernel {
@@ -133,7 +134,7 @@ impl Kernel {
             mutation,
             peers: voters.iter().filter(|&&voter| voter != me).map(|&voter| (voter, row)).collect(),
             control: Control::default(),
-            gates: vec![(0, false); groups],
+            gates: vec![(0, GateRole::Closed); groups],
         }
     }
 

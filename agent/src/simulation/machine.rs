@@ -11,7 +11,7 @@ use super::{
     world::Event,
 };
 use crate::cluster::{
-    command::Command,
+    command::{Command, GateRole},
     core::Core,
     entry::Entry,
     ids::{Epoch, Index, Nanos, Role, VoterId},
@@ -43,6 +43,8 @@ pub struct Machine {
     pub paused: bool,
     /// The async part of the agent stands still, its pulse goes on.
     pub wedged: bool,
+    /// The peers to which its kernel can steer.
+    pub steers: u16,
     /// The front link.
     pub front_up: bool,
     /// Whether starts of resources fail here now.
@@ -73,11 +75,10 @@ impl Machine {
         self.clock.local(now)
     }
 
-    /// Whether its gate passes a group's packets at an instant.
-    pub fn serves(&self, group: usize, now: Instant) -> bool {
-        self.kernel.as_ref().is_some_and(|kernel| {
-            kernel.gates.get(group).is_some_and(|gate| gate.1) && self.local(now) < kernel.control.lease_end
-        })
+    /// What its gate does with a group's packets at an instant: nothing without a lease.
+    pub fn role(&self, group: usize, now: Instant) -> GateRole {
+        let held = self.kernel.as_ref().filter(|kernel| self.local(now) < kernel.control.lease_end);
+        held.and_then(|kernel| kernel.gates.get(group)).map_or(GateRole::Closed, |gate| gate.1)
     }
 
     /// Keeps an event for later.
@@ -105,6 +106,12 @@ pub enum Item {
     Started(usize, Epoch),
     /// The executor stopped a group.
     Stopped(usize, Epoch),
+    /// The executor has made a group able to receive for a movement.
+    Received(usize, Index),
+    /// It could not.
+    ReceiveFailed(usize, Index),
+    /// The flows of a group have ended.
+    Drained(usize, Epoch),
     /// The executor could not start a group.
     StartFailed(usize, Epoch),
     /// The service manager stops the agent.
@@ -131,6 +138,10 @@ pub enum Running {
     Starting(Epoch),
     /// It runs.
     Started(Epoch),
+    /// It can receive, or is about to, for this movement.
+    Receiving(Index),
+    /// Its flows of this epoch go on.
+    Draining(Epoch),
     /// It is being stopped.
     Stopping(Epoch),
 }

@@ -6,6 +6,7 @@ use super::{
     world::{Event, World},
 };
 use crate::cluster::{
+    command::GateRole,
     ids::{Index, VoterId},
     message::Order,
 };
@@ -95,7 +96,7 @@ impl World {
             };
             let at = Self::position(owner);
             let machine = self.machines.get(at)?;
-            if !machine.serves(slot, self.now) {
+            if !matches!(machine.role(slot, self.now), GateRole::Owner { .. }) {
                 return Some(format!("{id} is owned by {owner}, which does not serve it"));
             }
             if machine.kernel.as_ref()?.gates.get(slot)?.0 != group.epoch {
@@ -109,6 +110,9 @@ impl World {
             }
             if group.movement.is_some() {
                 return Some(format!("{id} is still being moved"));
+            }
+            if let Some(node) = group.drain {
+                return Some(format!("{id} still drains on {node}"));
             }
         }
         if let Some((voter, _)) = state.voters.iter().find(|(_, voter)| voter.standby) {

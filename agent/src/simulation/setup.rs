@@ -89,6 +89,12 @@ impl World {
             served_since: None,
             well_since: None,
         };
+        // In one world of four nothing can be steered.
+        if !seed.is_multiple_of(4) {
+            let nodes = world.voters.iter().filter(|(_, role)| *role == Role::Node);
+            let mask = nodes.fold(0, |mask, (voter, _)| mask | voter.bit());
+            world.machines.iter_mut().for_each(|machine| machine.steers = mask);
+        }
         for position in 0..world.machines.len() {
             let at = world.random.spread(MILLION / 10, hold);
             world.queue.push(at, Event::Boot(position));
@@ -149,6 +155,7 @@ fn machine(id: VoterId, role: Role, preempted: u64, random: &mut Random) -> Mach
         stalled: false,
         paused: false,
         wedged: false,
+        steers: 0,
         front_up: true,
         starts_fail: false,
         preempted,

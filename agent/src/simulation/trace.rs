@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{clock::Instant, machine::Machine};
+use crate::cluster::command::GateRole;
 
 /// Lines kept; older ones go.
 const LINES_MAX: usize = 4_000;
@@ -14,7 +15,7 @@ column: machine: process raft lease, then a field a group
   process  U up  P user space paused  W async part wedged  S machine stalled  - no agent  x machine down
   raft     L leader  q leader that stepped aside  C candidate  F follower
   lease    * holds its lease  . does not
-  group    epoch in the gate, then O open and serving  o open without lease  . closed
+  group    epoch in the gate, then O open and serving  o open without lease  d draining  r receiving  . closed
 marks: ! fault  ~ fault ends  > command  < input of the core  # entry applied  = fact";
 
 /// Collects lines when switched on.
@@ -71,11 +72,13 @@ fn column(machine: &Machine, now: Instant) -> String {
     let lease = machine.kernel.as_ref().is_some_and(|kernel| machine.local(now) < kernel.control.lease_end);
     let mut column = format!("{}:{process}{raft}{}", machine.id, if lease { '*' } else { '.' });
     if let Some(kernel) = &machine.kernel {
-        for &(epoch, open) in &kernel.gates {
-            let letter = match (open, lease) {
-                (true, true) => 'O',
-                (true, false) => 'o',
-                _ => '.',
+        for &(epoch, role) in &kernel.gates {
+            let letter = match (role, lease) {
+                (GateRole::Owner { .. }, true) => 'O',
+                (GateRole::Owner { .. }, false) => 'o',
+                (GateRole::Drain { .. }, _) => 'd',
+                (GateRole::Receive { .. }, _) => 'r',
+                (GateRole::Closed, _) => '.',
             };
             column.push_str(&format!(" {epoch:>2}{letter}"));
         }

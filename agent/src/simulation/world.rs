@@ -15,6 +15,7 @@ use super::{
     trace::Trace,
 };
 use crate::cluster::{
+    command::GateRole,
     core::{Core, GroupSettings, Settings},
     ids::{Epoch, GroupId, Index, Nanos, Role, VoterId},
     message::Message,
@@ -39,6 +40,12 @@ pub enum Outcome {
     Stopped,
     /// Could not start.
     StartFailed,
+    /// Can receive.
+    Received,
+    /// Cannot receive.
+    ReceiveFailed,
+    /// The flows have ended.
+    Drained,
 }
 
 /// An event. The first field of most is the position of the machine, `life` the boot or the run of the agent it belongs to.
@@ -190,7 +197,7 @@ impl World {
         control.incarnation = machine.disk.incarnation;
         control.applied = 0;
         for gate in &mut kernel.gates {
-            gate.1 = false;
+            gate.1 = GateRole::Closed;
         }
         let settings = Settings {
             me: machine.id,
@@ -337,7 +344,9 @@ impl World {
                 let Some(kernel) = machine.kernel.as_mut() else {
                     return;
                 };
-                if kernel.acknowledged(acknowledgement, now) && kernel.gates.iter().any(|gate| gate.1) {
+                if kernel.acknowledged(acknowledgement, now)
+                    && kernel.gates.iter().any(|gate| gate.1 != GateRole::Closed)
+                {
                     self.check_serving();
                 }
             }

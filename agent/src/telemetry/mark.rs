@@ -27,6 +27,13 @@ pub enum Mark {
         /// The epoch that ended here.
         epoch: Epoch,
     },
+    /// The gate map says that new flows are forwarded to the target of a planned move.
+    Diverted {
+        /// The group.
+        group: GroupId,
+        /// The epoch that ends here.
+        epoch: Epoch,
+    },
     /// All VIPs of the group stand on their devices.
     AddressesAdded {
         /// The group.
@@ -59,6 +66,13 @@ pub enum Mark {
         /// The epoch.
         epoch: Epoch,
     },
+    /// The flows of the epoch go on here, although another node owns the group.
+    Draining {
+        /// The group.
+        group: GroupId,
+        /// The epoch that ended here.
+        epoch: Epoch,
+    },
     /// The group could not be started here.
     StartFailed {
         /// The group.
@@ -66,6 +80,15 @@ pub enum Mark {
         /// The epoch.
         epoch: Epoch,
         /// Why.
+        reason: String,
+    },
+    /// A resource of the group failed while it ran.
+    ResourceFailed {
+        /// The group.
+        group: GroupId,
+        /// The epoch.
+        epoch: Epoch,
+        /// What happened.
         reason: String,
     },
     /// Nothing of the group runs here any more.
@@ -91,11 +114,14 @@ impl Mark {
             Self::LastBeat { .. } => (PhaseName::LastBeat, String::new()),
             Self::GateOpen { .. } => (PhaseName::GateOpen, String::new()),
             Self::GateClosed { .. } => (PhaseName::GateClosed, String::new()),
+            Self::Diverted { .. } => (PhaseName::Diverted, String::new()),
             Self::AddressesAdded { count, .. } => (PhaseName::AddressAdded, format!("{count} VIPs")),
             Self::Announced { .. } => (PhaseName::Announced, String::new()),
             Self::ResourceStarted { resource, .. } => (PhaseName::ResourceStarted, resource.clone()),
             Self::Started { .. } => (PhaseName::Started, String::new()),
+            Self::Draining { .. } => (PhaseName::Draining, String::new()),
             Self::StartFailed { reason, .. } => (PhaseName::StartFailed, reason.clone()),
+            Self::ResourceFailed { reason, .. } => (PhaseName::ResourceFailed, reason.clone()),
             Self::Stopped { .. } => (PhaseName::Stopped, String::new()),
             Self::FirstPacket { .. } => (PhaseName::FirstPacket, String::new()),
         }
@@ -111,7 +137,10 @@ impl Mark {
             | Self::Announced { group, epoch }
             | Self::ResourceStarted { group, epoch, .. }
             | Self::Started { group, epoch }
+            | Self::Draining { group, epoch }
+            | Self::Diverted { group, epoch }
             | Self::StartFailed { group, epoch, .. }
+            | Self::ResourceFailed { group, epoch, .. }
             | Self::Stopped { group, epoch }
             | Self::FirstPacket { group, epoch } => Some((group, *epoch)),
         }

@@ -29,12 +29,24 @@ pub enum PhaseName {
     Promised,
     /// The leader proposed the conclusion.
     Proposed,
+    /// A resource failed on the owner.
+    ResourceFailed,
     /// The old owner had given the group up, by the log.
     Released,
+    /// A planned move began.
+    Prepared,
+    /// Its target can receive.
+    Ready,
+    /// The owner forwards new flows.
+    Diverted,
     /// The change of owner was committed, and applied here.
     Committed,
     /// The gate here closed.
     GateClosed,
+    /// Open flows go on here, although another node owns the group.
+    Draining,
+    /// The flows of before the move have ended.
+    Drained,
     /// Nothing runs here any more.
     Stopped,
     /// The gate here opened.
@@ -66,6 +78,12 @@ impl PhaseName {
             Self::Released => "released",
             Self::Committed => "committed",
             Self::GateClosed => "gate_closed",
+            Self::ResourceFailed => "resource_failed",
+            Self::Prepared => "prepared",
+            Self::Ready => "ready",
+            Self::Diverted => "diverted",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
             Self::Stopped => "stopped",
             Self::GateOpen => "gate_open",
             Self::AddressAdded => "address_added",
@@ -89,6 +107,12 @@ impl PhaseName {
             Self::Released => "released by its owner",
             Self::Committed => "new owner committed",
             Self::GateClosed => "gate closed here",
+            Self::ResourceFailed => "a resource failed here",
+            Self::Prepared => "move began",
+            Self::Ready => "target ready",
+            Self::Diverted => "new flows forwarded from here",
+            Self::Draining => "open flows go on here",
+            Self::Drained => "open flows ended",
             Self::Stopped => "stopped here",
             Self::GateOpen => "gate open here",
             Self::AddressAdded => "addresses added",

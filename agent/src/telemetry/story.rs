@@ -61,12 +61,14 @@ pub(super) struct Story {
     rounds: BTreeMap<VoterId, Round>,
     open: VecDeque<Draft>,
     early: VecDeque<(GroupId, Epoch, Step)>,
+    /// The first steps of planned moves that have not changed the owner yet.
+    planned: BTreeMap<GroupId, Vec<Step>>,
 }
 
 impl Story {
     /// Nothing has happened yet on voter `me`.
     pub fn new(me: VoterId) -> Self {
-        Self { me, rounds: BTreeMap::new(), open: VecDeque::new(), early: VecDeque::new() }
+        Self { me, rounds: BTreeMap::new(), open: VecDeque::new(), early: VecDeque::new(), planned: BTreeMap::new() }
     }
 
     /// Whether anything is under way, so that [`Self::settle`] has to be called again.
@@ -96,6 +98,18 @@ impl Story {
             Fact::OwnerChanged { group, epoch, from, to, cause } => {
                 self.owner_changed(at, group, *epoch, (*from, *to), *cause)
             }
+            Fact::Moving { group, to, ready, steers, .. } => {
+                let (phase, detail) = match (ready, steers) {
+                    (false, _) => (PhaseName::Prepared, name(*to)),
+                    (true, true) => (PhaseName::Ready, "open flows will go on".to_owned()),
+                    (true, false) => (PhaseName::Ready, "open connections will break".to_owned()),
+                };
+                if phase == PhaseName::Prepared {
+                    self.planned.remove(group);
+                }
+                push(self.planned.entry(group.clone()).or_default(), phase, at, detail);
+            }
+            Fact::Abandoned { group, .. } => drop(self.planned.remove(group)),
             // Refused entries and hand-overs of leadership are no part of a failover's time line.
             _ => (),
         }
@@ -189,7 +203,9 @@ impl Story {
             }
             (None, None, _) => return,
             _ => {
+                let planned = self.planned.remove(group).filter(|_| matches!(cause, Cause::Order | Cause::Standby));
                 let mut steps = from.map_or_else(Vec::new, |node| self.round_steps(node, at, cause));
+                steps.extend(planned.unwrap_or_default());
                 // A release leaves the epoch as it is; every other change begins a new one.
                 let given_up = to.is_none() && !taken_away(cause);
                 let (phase, ended) = match given_up {
@@ -245,7 +261,11 @@ fn belongs(story: &Draft, me: VoterId, group: &GroupId, epoch: Epoch, phase: Pha
         return false;
     }
     match phase {
-        PhaseName::GateClosed | PhaseName::Stopped => story.from == Some(me) && story.ended == epoch,
+        PhaseName::GateClosed
+        | PhaseName::Diverted
+        | PhaseName::Draining
+        | PhaseName::ResourceFailed
+        | PhaseName::Stopped => story.from == Some(me) && story.ended == epoch,
         _ => story.to == Some(me) && story.epoch == epoch,
     }
 }
@@ -255,7 +275,7 @@ fn is_told(story: &Draft, me: VoterId) -> bool {
     let has = |phase| story.steps.iter().any(|s| s.phase == phase);
     let taken =
         story.to != Some(me) || has(PhaseName::StartFailed) || has(PhaseName::Started) && has(PhaseName::FirstPacket);
-    let given = story.from != Some(me) || has(PhaseName::Stopped);
+    let given = story.from != Some(me) || has(PhaseName::Stopped) || has(PhaseName::Draining);
     story.to.is_some() && taken && given
 }
 

@@ -55,6 +55,10 @@ impl Backend for Fake {
         Snapshot { cluster: "lb".into(), node: "lb1".into(), quorum: true, ..Snapshot::default() }
     }
 
+    async fn plan(&self, order: Order) -> Result<String, OrderError> {
+        Ok(format!("{order:?} would be carried out"))
+    }
+
     fn order(&self, order: Order) -> impl Future<Output = Result<String, OrderError>> + Send {
         let mut status = self.status.lock().unwrap();
         let answer = match order {
@@ -97,6 +101,8 @@ fn shared() -> Shared {
         stickiness: 100,
         failback: false,
         vips: vec![vip],
+        drain_timeout_ns: 300_000_000_000,
+        haproxies: Vec::new(),
     };
     Shared {
         name: "lb".into(),
@@ -155,6 +161,8 @@ pub fn report() -> StatusReport {
             epoch: 3,
             cause: Some(Cause::Silent),
             moving_to: None,
+            draining_on: None,
+            last_move: None,
             serving_here: true,
             why: "owner <with> a lease".into(),
             vips: vec![VipStatus { address: "192.0.2.10/24".into(), device: "eth0".into(), present: true }],

@@ -4,9 +4,11 @@
 
 pub mod namespace;
 
+use std::net::IpAddr;
+
 use baton::{
-    cluster::ids::VoterId,
-    kernel::{Chain, KernelConfig, run::Programs},
+    cluster::{command::GateRole, ids::VoterId},
+    kernel::{Chain, KernelConfig, VipRow, run::Programs},
 };
 use baton_ebpf::wire::{self, Beat, KIND_ACK, KIND_BEAT, Words};
 use etherparse::PacketBuilder;
@@ -43,6 +45,14 @@ pub fn config() -> KernelConfig {
         vips: Vec::new(),
         chain: Chain::Auto,
     }
+}
+
+/// The owner, who steers nothing.
+pub const OWNER: GateRole = GateRole::Owner { steer: None };
+
+/// A VIP of the gate that no front carries.
+pub fn vip(address: impl Into<IpAddr>, slot: u32) -> VipRow {
+    VipRow { address: address.into(), slot, front: 0 }
 }
 
 /// The programs on tables of their own. Fails the test where BPF cannot be had.

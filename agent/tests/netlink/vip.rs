@@ -299,3 +299,28 @@ fn a_vip_has_no_roles() {
         ));
     });
 }
+
+#[test]
+fn during_a_planned_move_the_addresses_stand_on_loopback() {
+    lab::run(|_| {
+        lab::ip("link set lo up");
+        let mut vip = Vip::new("web-vip", specs(["front", "front"])).unwrap();
+        let on = |device: &str| [V4, V6].map(|ip| has(device, ip));
+        // The target: nobody is told before the start.
+        for _ in 0..2 {
+            done(vip.receive(&context())).unwrap();
+            assert_eq!((on("lo"), on("front")), ([true; 2], [false; 2]));
+        }
+        assert!(matches!(done(vip.probe()), Ok(Health::Failed(_))), "an agent that starts finds and removes them");
+        done(vip.start(&context())).unwrap();
+        assert_eq!(on("front"), [true; 2]);
+        // The old owner.
+        done(vip.drain(&context())).unwrap();
+        assert_eq!((on("lo"), on("front")), ([true; 2], [false; 2]));
+        // What is lost on the front while it drains is not put back.
+        assert!(!vip.started());
+        done(vip.stop(&context())).unwrap();
+        assert_eq!((on("lo"), on("front")), ([false; 2], [false; 2]));
+        assert_eq!(done(vip.probe()), Ok(Health::Stopped));
+    });
+}

@@ -32,7 +32,7 @@ fn two_gates_that_are_forced_open_are_seen_by_the_gates_and_on_the_wire() -> Res
     let machine = &scene.lab.nodes[owner];
     let inspector = Inspector::of_node(&Baton::bpffs(&scene.lab, machine), CLUSTER, &machine.name)?;
     let gate = inspector.gate(gates::SLOT).context("the group has a gate")?;
-    ensure!(gate.open, "the stopped owner's gate is closed by the lease alone: {gate:?}");
+    ensure!(gate.open(), "the stopped owner's gate is closed by the lease alone: {gate:?}");
 
     let forced = clock::now();
     for node in [owner, standby] {

@@ -71,8 +71,10 @@ fn group() -> GroupId {
 fn executor(resource: Stubborn) -> (Executor, UnboundedReceiver<Input>) {
     let recorder = Recorder::start(VoterId(1), BTreeMap::new(), History::in_memory()).unwrap();
     let (reports, told) = unbounded_channel();
-    let stack = Stack { resources: vec![Box::new(resource)], addresses: 0 };
-    (Executor::start(BTreeMap::from([(group(), stack)]), reports, recorder, false).unwrap(), told)
+    let stack = Stack { resources: vec![Box::new(resource)], addresses: 0, knowledge: false };
+    let surroundings =
+        Surroundings { reports, recorder, board: Arc::default(), flows: Box::new(|_| Ok(Vec::new())), realtime: false };
+    (Executor::start(BTreeMap::from([(group(), stack)]), surroundings).unwrap(), told)
 }
 
 fn next(told: &mut UnboundedReceiver<Input>) -> Report {
@@ -89,7 +91,7 @@ fn a_stop_that_fails_is_tried_until_it_can_be_reported() {
     let (executor, mut told) = executor(Stubborn { stops_to_fail: 2, hold: None, looks: Arc::default() });
     executor.send(Job::Stop(group(), 4));
     assert!(matches!(next(&mut told), Report::Stopped(id, 4) if id == group()));
-    executor.send(Job::Start(group(), 5));
+    executor.send(Job::Start { group: group(), epoch: 5, after_flows: false });
     assert!(matches!(next(&mut told), Report::Started(_, 5)));
 }
 
@@ -98,7 +100,7 @@ fn a_flood_of_network_events_costs_no_order_and_ends_in_a_look_at_everything() {
     let (release, hold) = mpsc::channel();
     let looks = Arc::new(AtomicU32::new(0));
     let (executor, mut told) = executor(Stubborn { stops_to_fail: 0, hold: Some(hold), looks: Arc::clone(&looks) });
-    executor.send(Job::Start(group(), 1));
+    executor.send(Job::Start { group: group(), epoch: 1, after_flows: false });
     let front = Link {
         index: 1,
         name: "front".to_owned(),

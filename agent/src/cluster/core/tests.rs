@@ -8,6 +8,7 @@ mod restarts;
 use lab::{Lab, g, v};
 
 use super::*;
+use crate::cluster::command::GateRole;
 use crate::cluster::{entry::Cause, ids::Role};
 
 /// A cluster that has started: node 1 serves, node 2 leads, 3 is the arbiter.
@@ -20,7 +21,7 @@ fn serving() -> Lab {
 }
 
 fn is_gate(c: &Command, open: bool) -> bool {
-    matches!(c, Command::SetGate { open: o, .. } if *o == open)
+    matches!(c, Command::SetGate { role, .. } if matches!(role, GateRole::Owner { .. }) == open)
 }
 
 /// The positions of commands of host `id` since `from`.

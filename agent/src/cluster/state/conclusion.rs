@@ -37,8 +37,12 @@ impl State {
                 if g.owner == Some(node) {
                     effects.push(g.hand_over(id, index, to, *cause));
                 } else {
-                    effects.push(Effect::Moving(id.clone()));
+                    effects.push(Effect::Abandoned(id.clone(), node));
                 }
+            }
+            for (id, g) in self.groups.iter_mut().filter(|(_, g)| g.drain == Some(node)) {
+                g.drain = None;
+                effects.push(Effect::Drained(id.clone(), node, None));
             }
         } else {
             effects.push(Effect::Concluded { node, lost: false });

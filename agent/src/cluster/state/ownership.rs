@@ -2,7 +2,7 @@
 
 use super::{Effect, GroupState, Movement, State};
 use crate::cluster::{
-    entry::Cause,
+    entry::{Cause, DrainSummary},
     ids::{Epoch, GroupId, Incarnation, Index, Role, VoterId},
     mutations::Mutations,
     refusal::Refusal,
@@ -64,8 +64,12 @@ impl State {
         if g.movement.is_some() {
             return Err(Refusal::OtherMovement(id.clone()));
         }
+        // Two nodes at a time have flows: back to the one that drains, or after it has.
+        if g.drain.is_some_and(|node| node != to) {
+            return Err(Refusal::Draining(id.clone()));
+        }
         let from_incarnation = self.incarnation(from).ok_or(Refusal::UnknownVoter(from))?;
-        let movement = Movement { id: index, from, to, from_incarnation, to_incarnation, ready: false };
+        let movement = Movement { id: index, from, to, from_incarnation, to_incarnation, ready: false, steers: false };
         self.group_mut(id, epoch)?.movement = Some(movement);
         Ok(vec![Effect::Moving(id.clone())])
     }
@@ -76,13 +80,14 @@ impl State {
         epoch: Epoch,
         movement: Index,
         to_incarnation: Incarnation,
+        steers: bool,
     ) -> Result<Vec<Effect>, Refusal> {
         let m = self.movement(id, epoch, movement)?;
         self.check_incarnation(m.to, to_incarnation)?;
         if m.to_incarnation != to_incarnation {
             return Err(Refusal::StaleIncarnation(m.to));
         }
-        self.group_mut(id, epoch)?.movement = Some(Movement { ready: true, ..m });
+        self.group_mut(id, epoch)?.movement = Some(Movement { ready: true, steers, ..m });
         Ok(vec![Effect::Moving(id.clone())])
     }
 
@@ -93,6 +98,7 @@ impl State {
         epoch: Epoch,
         movement: Index,
         from_incarnation: Incarnation,
+        steers: bool,
         m: &Mutations,
     ) -> Result<Vec<Effect>, Refusal> {
         if m.skip_move_check {
@@ -111,7 +117,24 @@ impl State {
         let cause = if standby { Cause::Standby } else { Cause::Order };
         let g = self.group_mut(id, epoch)?;
         g.movement = None;
-        Ok(vec![g.hand_over(id, index, Some(m.to), cause)])
+        let effect = g.hand_over(id, index, Some(m.to), cause);
+        g.drain = Some(m.from).filter(|_| steers && m.steers);
+        Ok(vec![effect])
+    }
+
+    pub(super) fn drained(
+        &mut self,
+        id: &GroupId,
+        epoch: Epoch,
+        node: VoterId,
+        summary: Option<DrainSummary>,
+    ) -> Result<Vec<Effect>, Refusal> {
+        let g = self.group_mut(id, epoch)?;
+        if g.drain != Some(node) {
+            return Err(Refusal::Draining(id.clone()));
+        }
+        g.drain = None;
+        Ok(vec![Effect::Drained(id.clone(), node, summary)])
     }
 
     /// The mutation `skip_move_check`: whoever is not the owner gets the group, whatever became of the movement.
@@ -124,20 +147,22 @@ impl State {
     }
 
     pub(super) fn abandon(&mut self, id: &GroupId, epoch: Epoch, movement: Index) -> Result<Vec<Effect>, Refusal> {
-        self.movement(id, epoch, movement)?;
+        let m = self.movement(id, epoch, movement)?;
         self.group_mut(id, epoch)?.movement = None;
-        Ok(vec![Effect::Moving(id.clone())])
+        Ok(vec![Effect::Abandoned(id.clone(), m.to)])
     }
 }
 
 impl GroupState {
-    /// Another owner, or none: a new epoch.
+    /// Another owner, or none: a new epoch. It ends a drain: a node that gets back what it drains goes on with its flows as the
+    /// owner, and whoever else gets the group knows of no flows but its own.
     pub(super) fn hand_over(&mut self, id: &GroupId, index: Index, to: Option<VoterId>, cause: Cause) -> Effect {
         let from = self.owner;
         self.epoch += 1;
         self.owner = to;
         self.cause = cause;
         self.since = index;
+        self.drain = None;
         Effect::Owner { group: id.clone(), epoch: self.epoch, from, to, cause }
     }
 }

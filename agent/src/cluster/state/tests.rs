@@ -59,11 +59,11 @@ fn prepare(epoch: Epoch, to: VoterId, to_incarnation: Incarnation) -> Entry {
 }
 
 fn ready(epoch: Epoch, movement: Index, to_incarnation: Incarnation) -> Entry {
-    Entry::Ready { group: web(), epoch, movement, to_incarnation }
+    Entry::Ready { group: web(), epoch, movement, to_incarnation, steers: true }
 }
 
 fn diverted(epoch: Epoch, movement: Index, from_incarnation: Incarnation) -> Entry {
-    Entry::Diverted { group: web(), epoch, movement, from_incarnation }
+    Entry::Diverted { group: web(), epoch, movement, from_incarnation, steers: true }
 }
 
 fn abandon(epoch: Epoch, movement: Index) -> Entry {

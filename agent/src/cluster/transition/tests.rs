@@ -9,7 +9,11 @@ use crate::cluster::{
 };
 
 fn gate(epoch: Epoch, open: bool) -> Command {
-    Command::SetGate { group: web(), epoch, open }
+    role(epoch, if open { GateRole::Owner { steer: None } } else { GateRole::Closed })
+}
+
+fn role(epoch: Epoch, role: GateRole) -> Command {
+    Command::SetGate { group: web(), epoch, role }
 }
 
 fn start(epoch: Epoch, cause: Cause) -> Command {
@@ -22,7 +26,15 @@ fn stop(epoch: Epoch) -> Command {
 
 fn acts(commands: Vec<Command>) -> Vec<Command> {
     let act = |c: &Command| {
-        matches!(c, Command::SetGate { .. } | Command::SetGateIndex(_) | Command::Start { .. } | Command::Stop { .. })
+        matches!(
+            c,
+            Command::SetGate { .. }
+                | Command::SetGateIndex(_)
+                | Command::Start { .. }
+                | Command::Stop { .. }
+                | Command::Receive { .. }
+                | Command::Drain { .. }
+        )
     };
     commands.into_iter().filter(act).collect()
 }
@@ -132,14 +144,14 @@ fn the_gate_closes_before_diverted_and_only_for_a_target_that_is_heard() {
     assert!(!acts(bench.settle()).contains(&gate(1, false)));
     bench.beating.remove(&B);
     bench.pass_ms(30);
-    let ready = Entry::Ready { group: web(), epoch: 1, movement, to_incarnation: 1 };
+    let ready = Entry::Ready { group: web(), epoch: 1, movement, to_incarnation: 1, steers: false };
     bench.apply(&ready);
     assert!(!acts(bench.settle()).contains(&gate(1, false)));
     bench.beating.insert(B);
     bench.pass_ms(1);
     let commands = bench.settle();
     assert_eq!(acts(commands.clone()), [gate(1, false)]);
-    let diverted = Entry::Diverted { group: web(), epoch: 1, movement, from_incarnation: 1 };
+    let diverted = Entry::Diverted { group: web(), epoch: 1, movement, from_incarnation: 1, steers: false };
     assert_eq!(proposals(&commands), std::slice::from_ref(&diverted));
     // It stays closed although the target falls silent: the entry may be on its way.
     bench.beating.remove(&B);
@@ -161,7 +173,7 @@ fn an_earlier_incarnations_move_does_not_close_the_gate() {
     bench.apply(&Entry::Barrier { voter: VoterId(2), incarnation: 2 });
     bench.apply(&all[4]);
     let movement = bench.apply(&Entry::Prepare { group: web(), epoch: 1, to: B, to_incarnation: 2 });
-    bench.apply(&Entry::Ready { group: web(), epoch: 1, movement, to_incarnation: 2 });
+    bench.apply(&Entry::Ready { group: web(), epoch: 1, movement, to_incarnation: 2, steers: false });
     bench.pass_ms(10);
     bench.apply(&all[1]);
     bench.settle();
@@ -179,4 +191,133 @@ fn a_node_that_may_not_run_a_group_gives_it_up() {
     let commands = bench.settle();
     assert_eq!(releases(&commands), 1);
     assert_eq!(acts(commands), [Command::SetGateIndex(5)]);
+}
+
+fn prepared(steers: bool) -> [Entry; 2] {
+    [
+        Entry::Prepare { group: web(), epoch: 1, to: B, to_incarnation: 1 },
+        Entry::Ready { group: web(), epoch: 1, movement: 6, to_incarnation: 1, steers },
+    ]
+}
+
+fn diverted(steers: bool) -> Entry {
+    Entry::Diverted { group: web(), epoch: 1, movement: 6, from_incarnation: 1, steers }
+}
+
+#[test]
+fn the_owner_forwards_from_before_diverted_until_its_flows_have_ended() {
+    let mut bench = Bench::new(A);
+    bench.view.steers = B.bit();
+    bench.core.on_started(bench.now, &web(), 1);
+    bench.apply_all(&prepared(true));
+    let commands = bench.settle();
+    assert!(acts(commands.clone()).contains(&role(1, GateRole::Drain { to: B })), "{commands:?}");
+    assert_eq!(proposals(&commands), [diverted(true)]);
+    bench.apply(&diverted(true));
+    assert!(acts(bench.settle()).contains(&Command::Drain { group: web(), epoch: 1 }));
+    assert_eq!(acts(bench.pass_ms(3_000)), [], "it goes on for as long as it takes");
+    let summary = DrainSummary { kept: 3, ..DrainSummary::default() };
+    bench.core.on_drained(bench.now, &web(), 1, summary);
+    let drained = Entry::Drained { group: web(), epoch: 2, node: A, summary: Some(summary) };
+    assert_eq!(proposals(&bench.settle()), std::slice::from_ref(&drained));
+    bench.apply(&drained);
+    let acts = acts(bench.settle());
+    assert!(acts.contains(&gate(1, false)) && acts.contains(&stop(1)), "{acts:?}");
+}
+
+#[test]
+fn without_steering_the_gate_closes_and_nothing_drains() {
+    for (ready, view) in [(false, B.bit()), (true, 0)] {
+        let mut bench = Bench::new(A);
+        bench.view.steers = view;
+        bench.apply_all(&prepared(ready));
+        let commands = bench.settle();
+        assert!(acts(commands.clone()).contains(&gate(1, false)));
+        assert_eq!(proposals(&commands), [diverted(false)]);
+        bench.apply(&diverted(false));
+        assert_eq!(bench.core.state().groups[&web()].drain, None);
+        assert!(acts(bench.settle()).contains(&stop(1)));
+    }
+}
+
+#[test]
+fn the_target_receives_before_it_says_ready_and_owns_with_its_peers_flows_known() {
+    let mut bench = Bench::new(B);
+    bench.view.steers = A.bit();
+    let [prepare, ready] = prepared(true);
+    let movement = bench.apply(&prepare);
+    let commands = bench.settle();
+    assert!(proposals(&commands).is_empty(), "not before its resources can receive");
+    let acts_now = acts(commands);
+    assert!(acts_now.contains(&role(1, GateRole::Receive { from: A })), "{acts_now:?}");
+    assert!(acts_now.contains(&Command::Receive { group: web(), movement }));
+    bench.core.on_received(bench.now, &web(), movement);
+    assert_eq!(proposals(&bench.settle()), std::slice::from_ref(&ready));
+    bench.apply(&ready);
+    bench.settle();
+    bench.apply(&diverted(true));
+    let acts_then = acts(bench.settle());
+    assert!(acts_then.contains(&role(2, GateRole::Owner { steer: Some(A) })), "{acts_then:?}");
+    assert!(acts_then.contains(&start(2, Cause::Order)) && !acts_then.contains(&stop(1)));
+    bench.core.on_started(bench.now, &web(), 2);
+    bench.apply(&Entry::Drained { group: web(), epoch: 2, node: A, summary: None });
+    assert_eq!(acts(bench.settle())[0], gate(2, true), "nothing is steered any more");
+}
+
+#[test]
+fn a_target_that_cannot_receive_refuses_and_stops_what_it_prepared() {
+    let mut bench = Bench::new(B);
+    bench.view.steers = A.bit();
+    let movement = bench.apply(&prepared(true)[0]);
+    bench.settle();
+    bench.core.on_receive_failed(bench.now, &web(), movement);
+    let commands = bench.settle();
+    assert!(acts(commands.clone()).contains(&stop(0)));
+    // It leads too, and gives the move up.
+    assert_eq!(proposals(&commands), [Entry::Abandon { group: web(), epoch: 1, movement }]);
+    bench.stopped(0);
+    assert!(!acts(bench.pass_ms(1_000)).contains(&Command::Receive { group: web(), movement }));
+}
+
+#[test]
+fn what_drains_here_and_comes_back_goes_on_without_a_stop() {
+    let draining = || {
+        let mut bench = Bench::new(A);
+        bench.view.steers = B.bit();
+        bench.core.on_started(bench.now, &web(), 1);
+        bench.apply_all(&prepared(true));
+        bench.settle();
+        bench.apply(&diverted(true));
+        bench.settle();
+        bench
+    };
+    // The new owner dies.
+    let mut bench = draining();
+    bench.apply(&lost(B, 0, &[A, ARBITER], 2, A));
+    let acts_now = acts(bench.settle());
+    assert!(acts_now.contains(&gate(3, true)) && acts_now.contains(&start(3, Cause::Silent)), "{acts_now:?}");
+    assert!(!acts_now.contains(&stop(1)));
+    // A planned move back.
+    let mut bench = draining();
+    let movement = bench.apply(&Entry::Prepare { group: web(), epoch: 2, to: A, to_incarnation: 1 });
+    let acts_now = acts(bench.settle());
+    assert!(acts_now.contains(&role(2, GateRole::Receive { from: B })), "{acts_now:?}");
+    bench.core.on_received(bench.now, &web(), movement);
+    bench.settle();
+    bench.apply(&Entry::Abandon { group: web(), epoch: 2, movement });
+    let acts_now = acts(bench.settle());
+    assert!(acts_now.contains(&role(1, GateRole::Drain { to: B })), "given up, its flows go on: {acts_now:?}");
+    assert!(acts_now.contains(&Command::Drain { group: web(), epoch: 1 }) && !acts_now.contains(&stop(1)));
+}
+
+#[test]
+fn a_restarted_agent_ends_the_drain_it_knows_nothing_of() {
+    let mut bench = Bench::unstarted(A, Mutations::default());
+    bench.view.steers = B.bit();
+    bench.apply_all(&formation());
+    bench.apply_all(&prepared(true));
+    bench.apply(&diverted(true));
+    bench.settle();
+    bench.stopped(0);
+    assert_eq!(proposals(&bench.settle()), [Entry::Drained { group: web(), epoch: 2, node: A, summary: None }]);
 }

@@ -9,11 +9,13 @@
 //! its first one.
 
 mod front;
+mod loopback;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 pub use front::INLINE_IPV6_MAX;
 use front::{Front, Repair, Stamps};
+use loopback::Loopback;
 use rustix::io::Errno;
 
 use super::{Context, Health, Milestone, Operation, Resource, ResourceError, Timeouts, Work};
@@ -60,6 +62,7 @@ pub struct Vip {
     name: String,
     requests: RequestSocket,
     fronts: Vec<Front>,
+    loopback: Loopback,
     started: bool,
     repairs: u64,
     milestones: [Milestone; 2],
@@ -73,6 +76,7 @@ impl Vip {
     /// [`NetlinkError`] when an address or a device's settings cannot work, or a socket cannot be opened.
     pub fn new(name: &str, specs: Vec<VipSpec>) -> Result<Self, NetlinkError> {
         let mut requests = RequestSocket::open()?;
+        let loopback = Loopback::new(specs.iter())?;
         let mut by_device: Vec<(Arc<str>, Vec<VipSpec>)> = Vec::new();
         for spec in specs {
             match by_device.iter_mut().find(|(device, _)| *device == spec.device) {
@@ -92,7 +96,7 @@ impl Vip {
             }
         }
         let milestones = [Milestone { phase: "address", at: 0 }, Milestone { phase: "announce", at: 0 }];
-        Ok(Self { name: name.to_owned(), requests, fronts, started: false, repairs: 0, milestones })
+        Ok(Self { name: name.to_owned(), requests, fronts, loopback, started: false, repairs: 0, milestones })
     }
 
     /// Puts addresses only on devices of these numbers from now on: those that the gate is on. A device that is made again has
@@ -136,7 +140,26 @@ impl Vip {
         for front in &mut self.fronts {
             front.take_down(&mut self.requests, &mut tally);
         }
+        self.loopback.remove(&mut self.requests, &mut tally);
         tally.into_result(&self.name, Operation::Stop)
+    }
+
+    /// The addresses accept packets here, and nobody is told: for the target of a planned move.
+    fn receive_now(&mut self) -> Result<(), ResourceError> {
+        let mut tally = Tally::default();
+        self.loopback.add(&mut self.requests, &mut tally);
+        tally.into_result(&self.name, Operation::Receive)
+    }
+
+    /// The addresses leave the fronts, and go on accepting packets: for the old owner of a planned move.
+    fn drain_now(&mut self) -> Result<(), ResourceError> {
+        self.started = false;
+        let mut tally = Tally::default();
+        self.loopback.add(&mut self.requests, &mut tally);
+        for front in &mut self.fronts {
+            front.take_down(&mut self.requests, &mut tally);
+        }
+        tally.into_result(&self.name, Operation::Drain)
     }
 
     /// The work of what was done already, and of what is left for turns.
@@ -165,6 +188,8 @@ impl Vip {
 
     fn health(&mut self, operation: Operation) -> Result<Health, ResourceError> {
         let (mut there, mut all, mut trouble) = (0, 0, None);
+        let left =
+            self.loopback.count(&mut self.requests).map_err(|error| network(&self.name, operation, vec![error]))?;
         for front in &self.fronts {
             all += front.specs.len();
             let Some(ready) = &front.ready else {
@@ -189,7 +214,8 @@ impl Vip {
         }
         Ok(match (there, trouble) {
             (_, None) => Health::Running,
-            (0, _) => Health::Stopped,
+            (0, _) if left == 0 => Health::Stopped,
+            (0, _) => Health::Failed(format!("{left} of {all} addresses are on loopback, as while a move drains")),
             (_, Some(trouble)) => Health::Failed(format!("{there} of {all} addresses are there: {trouble}")),
         })
     }
@@ -293,6 +319,15 @@ impl Resource for Vip {
     fn stop(&mut self, _context: &Context) -> Work<'_, ()> {
         let done = self.stop_now();
         self.work(done, Operation::Stop)
+    }
+
+    fn receive(&mut self, _context: &Context) -> Work<'_, ()> {
+        Work::Done(self.receive_now())
+    }
+
+    fn drain(&mut self, _context: &Context) -> Work<'_, ()> {
+        let done = self.drain_now();
+        self.work(done, Operation::Drain)
     }
 
     fn monitor(&mut self) -> Work<'_, Health> {

@@ -39,7 +39,7 @@ fn run(seed: u64, mutation: Option<&str>, faults: u32) -> Vec<String> {
                 lab.host(v(id)).front_up = up;
             }
             10 => {
-                let (now, order) = (lab.now, Order::Move { group: g(), to: v(other) });
+                let (now, order) = (lab.now, Order::Move { group: g(), to: v(other), force: false });
                 let _refused = lab.host(v(id)).core.on_order(now, order);
             }
             _ => {

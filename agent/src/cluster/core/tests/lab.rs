@@ -54,6 +54,8 @@ enum Report {
     Started,
     Failed,
     Stopped,
+    Received,
+    Drained,
 }
 
 pub(super) struct Lab {

@@ -4,7 +4,7 @@ use super::*;
 use crate::cluster::{placement::Unfit, settings::OrderRefused};
 
 fn move_to(id: u8) -> Order {
-    Order::Move { group: g(), to: v(id) }
+    Order::Move { group: g(), to: v(id), force: false }
 }
 
 fn order(lab: &mut Lab, at: u8, order: Order) -> Result<(), OrderRefused> {
@@ -101,7 +101,7 @@ fn an_order_moves_a_group_with_its_gates_never_both_open() {
 fn orders_that_cannot_be_carried_out_are_refused_with_a_reason() {
     let mut lab = serving();
     let unknown = GroupId::new("nope");
-    let to_unknown = Order::Move { group: unknown.clone(), to: v(2) };
+    let to_unknown = Order::Move { group: unknown.clone(), to: v(2), force: false };
     assert_eq!(order(&mut lab, 1, to_unknown), Err(OrderRefused::UnknownGroup(unknown)));
     assert_eq!(order(&mut lab, 1, move_to(3)), Err(OrderRefused::NotANode(v(3))));
     assert_eq!(order(&mut lab, 1, move_to(1)), Err(OrderRefused::AlreadyThere(g(), v(1))));
@@ -151,10 +151,10 @@ fn a_diverted_gate_opens_again_when_the_move_is_abandoned() {
     let term = lab.term;
     lab.log.push((term, Some(prepare)));
     let movement = lab.log.len() as u64;
-    lab.log.push((term, Some(Entry::Ready { group: g(), epoch, movement, to_incarnation: 1 })));
+    lab.log.push((term, Some(Entry::Ready { group: g(), epoch, movement, to_incarnation: 1, steers: false })));
     lab.log.push((term, Some(Entry::Abandon { group: g(), epoch, movement })));
     // A late copy of the owner's entry must not move the group any more.
-    lab.log.push((term, Some(Entry::Diverted { group: g(), epoch, movement, from_incarnation: 1 })));
+    lab.log.push((term, Some(Entry::Diverted { group: g(), epoch, movement, from_incarnation: 1, steers: false })));
     lab.run_ms(100);
     let group = lab.state().groups[&g()].clone();
     assert_eq!((group.owner, group.epoch, group.movement), (Some(v(1)), 1, None));

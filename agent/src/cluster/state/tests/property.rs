@@ -36,12 +36,18 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         (group(), epoch(), node(), incarnation())
             .prop_map(|(group, epoch, to, to_incarnation)| { Entry::Prepare { group, epoch, to, to_incarnation } }),
         (group(), epoch(), index(), incarnation()).prop_map(|(group, epoch, movement, to_incarnation)| {
-            Entry::Ready { group, epoch, movement, to_incarnation }
+            Entry::Ready { group, epoch, movement, to_incarnation, steers: true }
         }),
         (group(), epoch(), index(), incarnation()).prop_map(|(group, epoch, movement, from_incarnation)| {
-            Entry::Diverted { group, epoch, movement, from_incarnation }
+            Entry::Diverted { group, epoch, movement, from_incarnation, steers: true }
         }),
         (group(), epoch(), index()).prop_map(|(group, epoch, movement)| Entry::Abandon { group, epoch, movement }),
+        (group(), epoch(), node()).prop_map(|(group, epoch, node)| Entry::Drained {
+            group,
+            epoch,
+            node,
+            summary: None
+        }),
         (voter(), any::<bool>()).prop_map(|(node, on)| Entry::Standby { node, on }),
     ]
 }
@@ -76,6 +82,9 @@ proptest! {
                     (before.groups.get(&id).and_then(|g| g.owner), state.groups.get(&id).and_then(|g| g.owner));
                 // Another owner is another epoch; only to have none is not (a release).
                 prop_assert!(is_owner == was_owner || is == was + 1 || is_owner.is_none());
+            }
+            for group in state.groups.values() {
+                prop_assert!(group.drain.is_none() || group.drain != group.owner, "nobody drains what it owns");
             }
             for (id, group) in &state.groups {
                 if let Some(m) = group.movement {

@@ -4,9 +4,9 @@ use rand::Rng;
 
 use super::{Lab, Report, TICK};
 use crate::cluster::{
-    command::Command,
-    entry::Entry,
-    ids::{Nanos, VoterId},
+    command::{Command, GateRole},
+    entry::{DrainSummary, Entry},
+    ids::{MILLISECOND, Nanos, VoterId},
     message::Message,
     view::{RaftView, View},
 };
@@ -35,6 +35,8 @@ impl Lab {
             match report {
                 Report::Started => host.core.on_started(now, &group, epoch),
                 Report::Failed => host.core.on_start_failed(now, &group, epoch),
+                Report::Received => host.core.on_received(now, &group, epoch),
+                Report::Drained => host.core.on_drained(now, &group, epoch, DrainSummary::default()),
                 Report::Stopped => host.core.on_stopped(now, &group, epoch),
             }
         }
@@ -63,6 +65,7 @@ impl Lab {
             lease_end: host.lease_end,
             punctual_since: host.started_at,
             front_up: host.front_up,
+            steers: u16::MAX,
             configuration_differs: false,
             raft: RaftView { leader: host.known.0, term: host.known.1, log_index: host.applied as u64 },
         }
@@ -111,10 +114,10 @@ impl Lab {
         }
         match command {
             Command::SetFloor { peer, floor } => self.host(id).peers.get_mut(&peer).unwrap().floor = floor,
-            Command::SetGate { group, epoch, open: true } => {
+            Command::SetGate { group, epoch, role: GateRole::Owner { .. } } => {
                 self.host(id).gates.insert(group, epoch);
             }
-            Command::SetGate { group, epoch, open: false } => {
+            Command::SetGate { group, epoch, .. } => {
                 let host = self.host(id);
                 if host.gates.get(&group) == Some(&epoch) {
                     host.gates.remove(&group);
@@ -127,11 +130,21 @@ impl Lab {
                 host.reports.push((now + lag, group, epoch, report));
             }
             Command::Stop { group, epoch } => self.host(id).reports.push((now + lag, group, epoch, Report::Stopped)),
+            Command::Receive { group, movement } => {
+                self.host(id).reports.push((now + lag, group, movement, Report::Received));
+            }
+            Command::Drain { group, epoch } => {
+                self.host(id).reports.push((now + 500 * MILLISECOND + lag, group, epoch, Report::Drained));
+            }
             Command::Send { to, message } => self.send(id, to, message, lag),
             Command::Propose(entry) => self.propose(id, entry),
             Command::Elect => self.elect(id),
             Command::Halt(why) => panic!("core {id} halts: {why}"),
-            Command::Announce { .. } | Command::StepAside { .. } | Command::Resume | Command::Record(_) => {}
+            Command::Announce { .. }
+            | Command::Export { .. }
+            | Command::StepAside { .. }
+            | Command::Resume
+            | Command::Record(_) => {}
         }
     }
 
