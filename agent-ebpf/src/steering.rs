@@ -24,6 +24,12 @@ pub const MARK_TAKEN: u32 = 0xba70_0001;
 /// The mark of one that must not be sent back.
 pub const MARK_FINAL: u32 = 0xba70_0002;
 
+/// Whether a mark is one of these.
+#[inline(always)]
+pub const fn is_ours(mark: u32) -> bool {
+    mark == MARK_TAKEN || mark == MARK_FINAL
+}
+
 /// The lower 48 bits: the value of a word with a generation.
 const VALUE: u64 = (1 << 48) - 1;
 

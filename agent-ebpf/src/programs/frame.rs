@@ -4,10 +4,10 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_F_MARK_MANGLED_0, xdp_action},
+    bindings::{BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, xdp_action},
     helpers::generated::{
-        bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes, bpf_skb_store_bytes, bpf_xdp_load_bytes,
-        bpf_xdp_store_bytes,
+        bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes, bpf_skb_store_bytes,
+        bpf_xdp_load_bytes, bpf_xdp_store_bytes,
     },
     programs::{TcContext, XdpContext},
 };
@@ -25,6 +25,7 @@ pub const ETHERTYPE_VLAN: [u8; 2] = [0x81, 0x00];
 pub const ETHERTYPE_QINQ: [u8; 2] = [0x88, 0xa8];
 
 /// IP protocol numbers (IANA).
+pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMPV6: u8 = 58;
@@ -190,6 +191,43 @@ impl Frame for XdpContext {
     fn bounce(&self) -> u32 {
         xdp_action::XDP_TX
     }
+}
+
+/// The packet's mark.
+#[inline(always)]
+pub fn mark(frame: &TcContext) -> u32 {
+    // SAFETY: the kernel passes a valid context.
+    unsafe { (*frame.skb.skb).mark }
+}
+
+/// Whether the packet is sent to this machine alone, without a VLAN tag that the device took off.
+#[inline(always)]
+pub fn is_plain(frame: &TcContext) -> bool {
+    /// `PACKET_HOST` of linux/if_packet.h.
+    const PACKET_HOST: u32 = 0;
+    // SAFETY: the kernel passes a valid context.
+    unsafe { (*frame.skb.skb).pkt_type == PACKET_HOST && (*frame.skb.skb).vlan_present == 0 }
+}
+
+/// Hands the packet out by a device.
+#[inline(always)]
+pub fn send_by(ifindex: u32) -> i32 {
+    // SAFETY: plain arguments; flags 0 is the egress of the interface.
+    unsafe { bpf_redirect(ifindex, 0) as i32 }
+}
+
+/// Hands the packet in at a device, as if it had come there.
+#[inline(always)]
+pub fn hand_in(ifindex: u32) -> i32 {
+    // SAFETY: plain arguments.
+    unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) as i32 }
+}
+
+/// Sends a copy of the packet out by a device.
+#[inline(always)]
+pub fn copy_by(frame: &TcContext, ifindex: u32) -> bool {
+    // SAFETY: a valid context and plain arguments.
+    unsafe { bpf_clone_redirect(frame.skb.skb, ifindex, 0) == 0 }
 }
 
 /// The one's-complement difference between two runs of 64-bit words, for [`Frame::fix_checksum`].

@@ -1,7 +1,12 @@
-//! One file a purpose: the maps, access to packets, the backplane's programs, the gate's.
+//! One file a purpose: the maps, access to packets, the backplane's programs, the gate's, and steering.
 
 mod backplane;
+mod flow;
 mod frame;
 mod gate;
 mod maps;
 mod neighbour;
+mod policy;
+mod socket;
+mod steer;
+mod vip;

@@ -7,7 +7,7 @@ use aya_ebpf::programs::TcContext;
 
 use super::{
     frame::Frame,
-    gate::{Address, mapped},
+    vip::{Address, mapped},
 };
 
 const NEIGHBOUR_SOLICITATION: u8 = 135;

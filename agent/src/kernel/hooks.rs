@@ -21,7 +21,7 @@ use aya::{
 use super::{
     Device, bpffs, device,
     error::KernelError,
-    object::{self, BEAT_XDP},
+    object::{self, BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, GATE_INGRESS, STEER_INGRESS},
 };
 
 /// How tc programs are chained on a device.
@@ -68,8 +68,7 @@ pub struct Hook {
     pub fallback: Option<String>,
 }
 
-/// The priority and handle of clsact filters: the first that there is.
-const CLSACT_PRIORITY: u16 = 1;
+/// The handle of clsact filters: the first that there is.
 const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
 
 /// Attaches programs of one object, and keeps the list of what is attached.
@@ -90,12 +89,13 @@ impl Attacher<'_> {
         fallback: Option<String>,
     ) -> Result<(), KernelError> {
         let pin = self.pin(program, device);
+        let priority = self.priority(program, device);
         let classifier = object::classifier(self.ebpf, program)?;
         let error = attach_error(program, device);
         let mechanism = if self.chain.tcx() { Mechanism::Tcx } else { Mechanism::Clsact };
         match mechanism {
             Mechanism::Tcx => tcx(classifier, device, direction, &pin).map_err(error)?,
-            _ => clsact(classifier, device, direction, program).map_err(error)?,
+            _ => clsact(classifier, device, direction, program, priority).map_err(error)?,
         }
         let program_id = classifier.info().map_err(object::program_error(program))?.id();
         self.hooks.push(Hook {
@@ -149,6 +149,17 @@ impl Attacher<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The priority of a clsact filter: the same at every start, so that the next agent finds it. The first one is the gate's,
+    /// and the heartbeats' where there is no gate; steering comes last.
+    fn priority(&self, program: &str, device: &Device) -> u16 {
+        let gated = |hook: &Hook| hook.program == GATE_INGRESS && hook.device.ifindex == device.ifindex;
+        match program {
+            STEER_INGRESS => 3,
+            BEAT_INGRESS | BEAT_EGRESS if self.hooks.iter().any(gated) => 2,
+            _ => 1,
+        }
     }
 
     fn pin(&self, program: &str, device: &Device) -> PathBuf {
@@ -215,18 +226,19 @@ fn clsact(
     device: &Device,
     direction: TcAttachType,
     name: &'static str,
+    priority: u16,
 ) -> Result<(), ProgramError> {
     // It is there already, or the attachment below says what is wrong.
     if let Err(error) = tc::qdisc_add_clsact(&device.name) {
         tracing::debug!(device = device.name, %error, "clsact not added");
     }
-    let known = SchedClassifierLink::attached(&device.name, direction, CLSACT_PRIORITY, CLSACT_HANDLE, None)
+    let known = SchedClassifierLink::attached(&device.name, direction, priority, CLSACT_HANDLE, None)
         .map_err(|error| ProgramError::TcError(error.into()))?;
     let id = match program.attach_to_link(known) {
         Ok(id) => id,
         Err(error) => {
             tracing::debug!(device = device.name, program = name, %error, "no filter to replace");
-            let options = NlOptions { priority: CLSACT_PRIORITY, handle: CLSACT_HANDLE, classid: None };
+            let options = NlOptions { priority, handle: CLSACT_HANDLE, classid: None };
             program.attach_with_options(&device.name, direction, TcAttachOptions::Netlink(options))?
         }
     };

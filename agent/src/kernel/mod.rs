@@ -45,7 +45,7 @@ pub use view::{Buckets, CountersView, LinkView, PeerView};
 use crate::cluster::ids::{Epoch, Incarnation, Nanos, VoterId};
 use gate::GateMaps;
 use hooks::Attacher;
-use object::{BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, GATE_EGRESS, GATE_INGRESS, GATE_OTHER};
+use object::{BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, GATE_EGRESS, GATE_INGRESS, GATE_OTHER, STEER_INGRESS};
 
 /// A network device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,6 +216,8 @@ fn attach_all(attacher: &mut Attacher<'_>, config: &KernelConfig) -> Result<(), 
     }
     for link in &config.links {
         attacher.tc(BEAT_EGRESS, &link.device, TcAttachType::Egress, None)?;
+        // Before the heartbeats' program, so that in a TCX chain that one comes first.
+        attacher.tc(STEER_INGRESS, &link.device, TcAttachType::Ingress, None)?;
         let refused = match link.hook {
             LinkHook::Xdp => attacher.xdp(&link.device).err(),
             LinkHook::Auto | LinkHook::Tc => None,

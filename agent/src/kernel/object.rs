@@ -32,8 +32,12 @@ pub const GATE_EGRESS: &str = "gate_egress";
 /// tc egress of any other device.
 pub const GATE_OTHER: &str = "gate_other";
 
+/// tc ingress of a backplane link, for what a peer steers here.
+pub const STEER_INGRESS: &str = "steer_ingress";
+
 /// The tc programs.
-pub(super) const CLASSIFIERS: [&str; 5] = [BEAT_INGRESS, BEAT_EGRESS, GATE_INGRESS, GATE_EGRESS, GATE_OTHER];
+pub(super) const CLASSIFIERS: [&str; 6] =
+    [BEAT_INGRESS, BEAT_EGRESS, GATE_INGRESS, GATE_EGRESS, GATE_OTHER, STEER_INGRESS];
 
 /// Names of the maps in the object and in the node's folder on bpffs.
 pub(super) const CONTROL: &str = "CONTROL";

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::cluster::ids::{Epoch, Nanos};
 
-pub use super::object::{BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, GATE_EGRESS, GATE_INGRESS, GATE_OTHER};
+pub use super::object::{BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, GATE_EGRESS, GATE_INGRESS, GATE_OTHER, STEER_INGRESS};
 
 /// What tc programs return to let the next one decide.
 pub const TC_NEXT: u32 = u32::MAX;

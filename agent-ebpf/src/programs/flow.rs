@@ -1,0 +1,196 @@
+//! Which flow a packet belongs to, and what is recorded of flows and of fragments.
+
+use aya_ebpf::programs::TcContext;
+use baton_ebpf::steering::{FLOW_AGE_NS, FRAGMENT_AGE_NS, FlowKey, FlowState, FragmentKey, HOME_LOCAL};
+
+use super::{
+    frame::{Frame, ICMP, ICMPV6, TCP, UDP},
+    maps::{FLOWS, FRAGMENTS},
+    vip::{Address, Found, LATER, WHOLE, mapped, walk},
+};
+
+/// What a packet is to its flow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// A TCP SYN without ACK: it opens a flow.
+    Syn,
+    /// Any other TCP segment.
+    Segment,
+    /// A packet of a protocol without connections.
+    Datagram,
+    /// An echo request and the like: every owner can answer it.
+    Query,
+    /// An ICMP error about a TCP segment.
+    SegmentError,
+    /// An ICMP error about a datagram.
+    DatagramError,
+    /// A later fragment: its ports are elsewhere.
+    Later,
+}
+
+/// No home is recorded.
+pub const HOME_UNKNOWN: u32 = 0;
+
+/// The protocols that begin with a source and a destination port, beside TCP and UDP: DCCP, SCTP, UDP-Lite (IANA).
+const WITH_PORTS: [u8; 3] = [33, 132, 136];
+
+/// What the packet is, and in `key` its flow.
+#[inline(always)]
+pub fn classify(frame: &TcContext, found: &Found, key: &mut FlowKey) -> Kind {
+    if found.ipv6 {
+        let mut addresses: [Address; 2] = [[0; 4]; 2];
+        if !frame.fill(found.network + 8, &mut addresses) {
+            return Kind::Query;
+        }
+        [key.source, key.destination] = addresses;
+    } else {
+        let Some([source, destination]) = frame.get::<[[u8; 4]; 2]>(found.network + 12) else {
+            return Kind::Query;
+        };
+        (key.source, key.destination) = (mapped(source), mapped(destination));
+    }
+    key.protocol = found.protocol;
+    if found.fragment == LATER {
+        return Kind::Later;
+    }
+    if found.protocol == TCP || has_ports(found.protocol) {
+        let Some([source, destination]) = frame.get::<[u16; 2]>(found.transport) else {
+            return Kind::Query;
+        };
+        (key.source_port, key.destination_port) = (source, destination);
+        return match (found.protocol == TCP, found.counts) {
+            (true, true) => Kind::Syn,
+            (true, false) => Kind::Segment,
+            _ => Kind::Datagram,
+        };
+    }
+    if !found.ipv6 && found.protocol == ICMP {
+        return match frame.get::<u8>(found.transport) {
+            // Unreachable, time exceeded, parameter problem (RFC 792).
+            Some(3 | 11 | 12) => quoted4(frame, found.transport + 8, key),
+            _ => Kind::Query,
+        };
+    }
+    if found.ipv6 && found.protocol == ICMPV6 {
+        return match frame.get::<u8>(found.transport) {
+            // Unreachable, too big, time exceeded, parameter problem (RFC 4443).
+            Some(1..=4) => quoted6(frame, found.transport + 8, key),
+            _ => Kind::Query,
+        };
+    }
+    Kind::Datagram
+}
+
+#[inline(always)]
+fn has_ports(protocol: u8) -> bool {
+    protocol == UDP || WITH_PORTS.contains(&protocol)
+}
+
+/// The flow of the packet that an ICMP error quotes: it left from the VIP, so its ends change places.
+#[inline(always)]
+fn quoted4(frame: &TcContext, at: u32, key: &mut FlowKey) -> Kind {
+    let Some(ip) = frame.get::<[u8; 20]>(at) else {
+        return Kind::Query;
+    };
+    let later = u16::from_be_bytes([ip[6], ip[7]]) & 0x1fff != 0;
+    let from = mapped([ip[12], ip[13], ip[14], ip[15]]);
+    if ip[0] >> 4 != 4 || later || from != key.destination {
+        return Kind::Query;
+    }
+    key.source = mapped([ip[16], ip[17], ip[18], ip[19]]);
+    quoted(frame, ip[9], at + u32::from(ip[0] & 0x0f) * 4, key)
+}
+
+/// The same of IPv6, whose quoted packet may have extension headers.
+#[inline(always)]
+fn quoted6(frame: &TcContext, at: u32, key: &mut FlowKey) -> Kind {
+    let Some(next) = frame.get::<u8>(at + 6) else {
+        return Kind::Query;
+    };
+    let mut addresses: [Address; 2] = [[0; 4]; 2];
+    if !frame.fill(at + 8, &mut addresses) || addresses[0] != key.destination {
+        return Kind::Query;
+    }
+    key.source = addresses[1];
+    let end = walk(frame, next, at + 40);
+    if end.fragment == LATER {
+        return Kind::Query;
+    }
+    quoted(frame, end.protocol, end.at, key)
+}
+
+#[inline(always)]
+fn quoted(frame: &TcContext, protocol: u8, at: u32, key: &mut FlowKey) -> Kind {
+    key.protocol = protocol;
+    if protocol == ICMP || protocol == ICMPV6 {
+        return Kind::Query;
+    }
+    if protocol == TCP || has_ports(protocol) {
+        let Some([ours, theirs]) = frame.get::<[u16; 2]>(at) else {
+            return Kind::Query;
+        };
+        (key.source_port, key.destination_port) = (theirs, ours);
+    }
+    if protocol == TCP { Kind::SegmentError } else { Kind::DatagramError }
+}
+
+/// Whose a flow is by the record. TCP: if it was opened since `since`. Others: if they were seen of late.
+#[inline(always)]
+pub fn home(key: &FlowKey, since: u64, now: u64) -> u32 {
+    // SAFETY: the row is read at once; a writer in between writes one field at a time.
+    let Some(state) = (unsafe { FLOWS.get(key) }) else {
+        return HOME_UNKNOWN;
+    };
+    let alive =
+        if key.protocol == TCP { state.last_seen >= since } else { now.saturating_sub(state.last_seen) < FLOW_AGE_NS };
+    if alive { state.home } else { HOME_UNKNOWN }
+}
+
+/// Records whose a flow is, and that it was seen now.
+#[inline(always)]
+pub fn note(key: &FlowKey, slot: u32, home: u32, now: u64) {
+    if let Some(state) = FLOWS.get_ptr_mut(key) {
+        // SAFETY: a row of the map, which outlives the program's run; of two writers the last one wins.
+        unsafe {
+            (*state).last_seen = now;
+            (*state).home = home;
+            (*state).slot = slot;
+        }
+        return;
+    }
+    // A full table makes room by itself; a failure leaves the flow unknown, which costs its packets one way more.
+    if FLOWS.insert(key, FlowState { last_seen: now, home, slot }, 0).is_err() {}
+}
+
+#[inline(always)]
+fn fragment_key(key: &FlowKey, found: &Found) -> FragmentKey {
+    FragmentKey { source: key.source, destination: key.destination, id: found.id, protocol: u32::from(found.protocol) }
+}
+
+/// Where the first fragment of a later one's packet went.
+#[inline(always)]
+pub fn fragment_home(key: &FlowKey, found: &Found, now: u64) -> u32 {
+    // SAFETY: as in `home`.
+    match unsafe { FRAGMENTS.get(fragment_key(key, found)) } {
+        Some(state) if now.saturating_sub(state.last_seen) < FRAGMENT_AGE_NS => state.home,
+        _ => HOME_UNKNOWN,
+    }
+}
+
+/// Records where a first fragment went.
+#[inline(always)]
+pub fn note_fragment(key: &FlowKey, found: &Found, home: u32, now: u64) {
+    if found.fragment == WHOLE {
+        return;
+    }
+    let state = FlowState { last_seen: now, home, slot: found.slot() };
+    // Without the record the later fragments go both ways.
+    if FRAGMENTS.insert(fragment_key(key, found), state, 0).is_err() {}
+}
+
+/// Whether the record names this node.
+#[inline(always)]
+pub fn is_local(home: u32) -> bool {
+    home == HOME_LOCAL
+}
