@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::{
     freeze::Frozen,
+    load::proxy,
     overlap::Tenure,
     process::Proc,
     system::System,
@@ -83,6 +84,8 @@ pub struct Baton {
     bare: BTreeSet<String>,
     /// Further lines of the group.
     placement: String,
+    /// Further lines of the group's HAProxy, if it has one.
+    haproxy: Option<String>,
 }
 
 impl Baton {
@@ -97,6 +100,7 @@ impl Baton {
             vips: Lab::vips().to_vec(),
             bare: BTreeSet::new(),
             placement: String::new(),
+            haproxy: None,
         }
     }
 
@@ -118,6 +122,13 @@ impl Baton {
     #[must_use]
     pub fn placed_by(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.placement);
+        self
+    }
+
+    /// The group has a HAProxy, configured as [`proxy::configuration`] writes it; further lines of its table.
+    #[must_use]
+    pub fn with_haproxy(mut self, lines: &str) -> Self {
+        self.haproxy = Some(lines.to_owned());
         self
     }
 
@@ -183,6 +194,9 @@ impl Baton {
                 fs::create_dir_all(folder.join(part))?;
             }
             let bpf = folder.join("bpf");
+            if self.haproxy.is_some() && machine.front.is_some() {
+                proxy::configuration(lab, machine)?;
+            }
             fs::write(configuration_file(lab, machine), self.configuration(lab, machine, &key))?;
             if self.bare.contains(&machine.name) {
                 // Nothing can be mounted on a file.
@@ -229,6 +243,11 @@ impl Baton {
             .unwrap_or_default();
         }
         write!(text, "\n[[group]]\nname = \"{GROUP}\"\n{}\n", self.placement).unwrap_or_default();
+        if let Some(lines) = &self.haproxy {
+            let file = |m: &Machine| format!("{} = \"{}\"", m.name, proxy::file(lab, m).display());
+            let files: Vec<_> = lab.nodes.iter().map(file).collect();
+            write!(text, "\n[[group.haproxy]]\nconfig = {{ {} }}\n{lines}\n", files.join(", ")).unwrap_or_default();
+        }
         for vip in &self.vips {
             // Those of the front's own networks carry its prefix; all others stand for themselves.
             let prefix = match vip {
@@ -336,6 +355,11 @@ impl System for Baton {
         let serves = statuses.iter().any(|s| s["node"] == owner && group(s)["serving_here"] == true);
         let spare = statuses.iter().any(|s| group(s)["candidates"].as_array().is_some_and(|c| !c.is_empty()));
         Ok(statuses.len() == self.members.len() && agreed && serves && spare)
+    }
+
+    fn settled(&mut self, lab: &Lab) -> Result<bool> {
+        let drained = |s: &Value| group(s)["draining_on"].is_null();
+        Ok(self.ready(lab)? && self.statuses(lab)?.iter().all(drained))
     }
 
     fn owner(&mut self, lab: &Lab) -> Result<Option<usize>> {
