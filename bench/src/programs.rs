@@ -140,13 +140,13 @@ impl Bench {
         let far = clock::now() + 3_600_000_000_000;
         let peer = VoterId(2);
         let mac = |last| [2, 0, 0, 0, 0, last];
-        self.programs.set_vips(&[VipRow { address: MOVING.into(), slot: 0, front: FRONT }])?;
         tables.set_front(0, FRONT, mac(1));
+        self.programs.set_vips(&[VipRow { address: MOVING.into(), slot: 0, front: FRONT }])?;
         tables.set_path(peer, Some(Path { ifindex: 200, peer_mac: mac(2), own_mac: mac(1) }));
         tables.peer(peer).links[0].mac.store(mac_number(mac(2)));
         tables.peer(peer).host_seen.store(far);
         tables.control().lease_end.store(far);
-        let role = |role| drop(tables.set_gate(0, 1, role));
+        let role = |role| ensure_row(tables.set_gate(0, 1, role));
         let listener = TcpListener::bind((MOVING, 0))?;
         let stream = TcpStream::connect(listener.local_addr()?)?;
         let (ours, theirs) = (stream.local_addr()?, stream.peer_addr()?);
@@ -156,11 +156,11 @@ impl Bench {
         let syn = tcp(client, 10, 9, SYN)?;
         let datagram = to_vip(client, 11)?;
 
-        role(GateRole::Owner { steer: None });
+        role(GateRole::Owner { steer: None })?;
         self.case("owner, steers nothing: TCP", &known, TC_NEXT)?;
         self.case("owner, steers nothing: SYN recorded", &syn, TC_NEXT)?;
         self.case("owner, steers nothing: UDP recorded", &datagram, TC_NEXT)?;
-        role(GateRole::Owner { steer: Some(peer) });
+        role(GateRole::Owner { steer: Some(peer) })?;
         self.case("new owner: TCP, its socket found", &known, TC_NEXT)?;
         self.case("new owner: TCP, known by record", &tcp(client, 10, 9, ACK)?, TC_NEXT)?;
         self.case("new owner: TCP, sent to the old one", &unknown, TC_REDIRECT)?;
@@ -176,7 +176,7 @@ impl Bench {
         };
         self.programs.learn_flows(0, &[old])?;
         self.case("new owner: UDP, sent to the old one", &to_vip(client, 12)?, TC_REDIRECT)?;
-        role(GateRole::Drain { to: peer });
+        role(GateRole::Drain { to: peer })?;
         self.case("old owner: TCP, its socket found", &known, TC_NEXT)?;
         self.case("old owner: TCP, sent to the new one", &unknown, TC_REDIRECT)?;
         self.case("old owner: SYN sent to the new one", &tcp(client, 13, 9, SYN)?, TC_REDIRECT)?;
@@ -198,6 +198,11 @@ impl Bench {
         self.add(GATE_INGRESS, packet, &ran, STEERED_NS);
         Ok(())
     }
+}
+
+fn ensure_row(set: bool) -> Result<()> {
+    ensure!(set, "the gate has no row for the group");
+    Ok(())
 }
 
 const SYN: u8 = 0x02;
