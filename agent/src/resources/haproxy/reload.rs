@@ -112,9 +112,10 @@ mod tests {
 
     #[test]
     fn a_reload_that_has_begun_is_seen_by_the_masters_arguments() {
-        let line = b"haproxy\0-sf\01234\05678\0-x\0sockpair@4\0-W\0-db\0-f\042\0";
-        assert!(names_finishing(line, 1234) && names_finishing(line, 5678));
-        assert!(!names_finishing(line, 42));
-        assert!(!names_finishing(b"haproxy\0-W\0-f\01234\0", 1234));
+        let names = |line: &str, worker| names_finishing(line.replace(' ', "\0").as_bytes(), worker);
+        let line = "haproxy -sf 1234 5678 -x sockpair@4 -W -db -f 42 ";
+        assert!(names(line, 1234) && names(line, 5678));
+        assert!(!names(line, 42));
+        assert!(!names("haproxy -W -f 1234 ", 1234));
     }
 }
