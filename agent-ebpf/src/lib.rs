@@ -13,6 +13,7 @@
 compile_error!("Baton's heartbeat layout is little-endian and read in place");
 
 pub mod histogram;
+pub mod index;
 pub mod layout;
 pub mod lease;
 pub mod receive;

@@ -1,7 +1,8 @@
 //! What is done with an arriving heartbeat: by the ingress programs, and by the agent where there is no BPF.
 
 use crate::{
-    layout::{Control, Counters, Peer},
+    index::masked,
+    layout::{Control, Counters, PEERS, Peer},
     lease,
     wire::{Beat, KIND_ACK, KIND_BEAT, LINKS_MAX, MAGIC, VOTERS_MAX, Words, acknowledge, incarnation, tag},
 };
@@ -19,6 +20,9 @@ pub enum Verdict {
 
 /// How far behind a beat may be and still count as reordered rather than replayed.
 const REORDER_WINDOW: u64 = 64;
+/// All bits that the number of a link, or of a row of peers, can have.
+const LINK_MASK: usize = LINKS_MAX.next_power_of_two() - 1;
+const PEER_MASK: usize = PEERS.next_power_of_two() - 1;
 
 /// Checks one heartbeat and records it. `now` is this machine's boot clock in ns, read after the arrival; `arrival`
 /// is the link it came on; `source` the MAC address it came from ([`crate::steering::mac_number`]; 0: not known); `peer` gives
@@ -70,7 +74,7 @@ pub fn receive<'a>(
                 return Verdict::Consumed;
             }
             counters.answered.add(1);
-            if let Some(row) = peer.links.get(link) {
+            if let Some(row) = peer.links.get(masked(link, LINK_MASK)) {
                 row.answered.add(1);
             }
             acknowledge(words, key, beat.to);
@@ -90,7 +94,7 @@ pub fn receive<'a>(
 /// Takes a beat unless it, or a later one, was taken on its link. False: not taken, and counted.
 #[inline(always)]
 fn take_beat(counters: &Counters, peer: &Peer, beat: &Beat, link: usize, source: u64, now: u64) -> bool {
-    let Some(row) = peer.links.get(link) else {
+    let Some(row) = peer.links.get(masked(link, LINK_MASK)) else {
         return false;
     };
     let life = incarnation(beat.order);
@@ -178,7 +182,9 @@ fn may_answer(counters: &Counters, peer: &Peer, beat: &Beat, now: u64) -> bool {
 /// Takes an acknowledgement of one of this voter's beats, and renews the lease.
 #[inline(always)]
 fn take_ack(control: &Control, counters: &Counters, peer: &Peer, ack: &Beat, node: usize, link: usize, now: u64) {
-    let (Some(row), Some(acked)) = (peer.links.get(link), control.acked.get(node)) else {
+    let (Some(row), Some(acked)) =
+        (peer.links.get(masked(link, LINK_MASK)), control.acked.get(masked(node, PEER_MASK)))
+    else {
         return;
     };
     let life = control.incarnation.load();

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod config;
 pub mod kernel;
 pub mod netlink;
+pub mod process;
 pub mod quorum;
 pub mod realtime;
 pub mod resources;

@@ -35,5 +35,6 @@ pub mod stall;
 pub mod system;
 pub mod topology;
 pub mod trial;
+pub mod vm;
 pub mod wait;
 pub mod wire;

@@ -1,5 +1,7 @@
 //! The backplane's programs: ingress (tc and XDP) checks, records and answers heartbeats; egress stamps and signs them.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_boot_ns,
     macros::{classifier, xdp},
@@ -9,7 +11,7 @@ use baton_ebpf::{
     layout::{Control, Counters},
     receive::{Verdict, receive},
     steering::mac_number,
-    wire::{BYTES, KIND_BEAT, LINKS_MAX, MAGIC, WORDS, Words, tag},
+    wire::{BYTES, KIND_BEAT, LINKS_MAX, MAGIC, Words, tag},
 };
 
 use super::{
@@ -25,10 +27,6 @@ struct Datagram {
     length: [u8; 2],
     check: u16,
     words: Words,
-}
-
-impl Datagram {
-    const EMPTY: Self = Self { ports: [[0; 2]; 2], length: [0; 2], check: 0, words: [0; WORDS] };
 }
 
 /// The length field of a heartbeat's UDP header.
@@ -124,11 +122,14 @@ fn ingress<F: Frame>(frame: &F) -> F::Action {
     let Some(counters) = COUNTERS.get(arrival as u32) else {
         return frame.pass();
     };
-    let mut datagram = Datagram::EMPTY;
+    // Not zeroed before: that would be a call, for which the kernels before 6.6 have no stack left.
+    let mut datagram = MaybeUninit::<Datagram>::uninit();
     if udp.header[2] != UDP_LENGTH || !frame.fill(udp.transport, &mut datagram) {
         counters.malformed.add(1);
         return frame.drop();
     }
+    // SAFETY: it was filled as a whole, and any bytes will do.
+    let datagram = unsafe { datagram.assume_init_mut() };
     // Answering a broadcast would make a multicast address our source.
     if udp.head.macs[0][0] & 1 != 0 {
         counters.stray.add(1);
@@ -142,7 +143,7 @@ fn ingress<F: Frame>(frame: &F) -> F::Action {
     match verdict {
         Verdict::Pass => frame.pass(),
         Verdict::Consumed => frame.drop(),
-        Verdict::Answer => match answer(frame, &udp, &mut datagram, changed) {
+        Verdict::Answer => match answer(frame, &udp, datagram, changed) {
             Some(()) => frame.bounce(),
             None => frame.drop(),
         },
@@ -202,10 +203,12 @@ fn sign(frame: &TcContext) -> Option<&'static Counters> {
     if port != control.port.load() || udp.header[2] != UDP_LENGTH {
         return None;
     }
-    let mut words: Words = [0; WORDS];
+    let mut words = MaybeUninit::<Words>::uninit();
     if !frame.fill(udp.transport + 8, &mut words) {
         return None;
     }
+    // SAFETY: it was filled as a whole, and any bytes will do.
+    let words = unsafe { words.assume_init_mut() };
     if words[0] as u32 != MAGIC || words[1] as u8 != KIND_BEAT || words[3] != 0 {
         return None;
     }
@@ -213,7 +216,7 @@ fn sign(frame: &TcContext) -> Option<&'static Counters> {
     // SAFETY: no arguments.
     words[3] = unsafe { bpf_ktime_get_boot_ns() };
     let key = [control.key[0].load(), control.key[1].load()];
-    words[8] = tag(key, &words);
+    words[8] = tag(key, words);
     if !frame.put(udp.transport + 8 + 24, &words[3]) || !frame.put(udp.transport + 8 + 64, &words[8]) {
         return None;
     }

@@ -46,6 +46,8 @@ const STOP_AGAIN: Nanos = 1_000 * MILLISECOND;
 const FLOWS_WITHIN: Duration = Duration::from_millis(250);
 /// How long a target waits for what the owner's resources know; without it they start with what they have.
 const KNOWLEDGE_WITHIN: Duration = Duration::from_millis(1_000);
+/// How long a resource may take to say whether its group could be taken over here.
+const READINESS_WITHIN: Duration = Duration::from_millis(250);
 /// How often it is asked whether the groups could be taken over here.
 const READINESS_EVERY: Nanos = 2_000 * MILLISECOND;
 /// The longest that the thread sleeps.
@@ -480,7 +482,7 @@ impl Loop {
         group.running = None;
         group.schedule = None;
         let context = Context { group: id.clone(), epoch };
-        for resource in &mut group.stack.resources {
+        for resource in group.stack.resources.iter_mut().rev() {
             if let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Drain, |r| r.drain(&context)) {
                 error!(group = %id, %error, "open connections may break");
             }
@@ -499,8 +501,10 @@ impl Loop {
         for (id, group) in &mut self.groups {
             let mut unready = None;
             for resource in &mut group.stack.resources {
-                let found = settle(&self.runtime, resource.as_mut(), Operation::Probe, |r| r.readiness());
-                unready = match found {
+                let name = resource.name().to_owned();
+                // A resource that hangs must not hold up a takeover.
+                let asked = resource.readiness().within(READINESS_WITHIN, &name, Operation::Readiness);
+                unready = match self.runtime.block_on(asked) {
                     Ok(Readiness::Ready) => continue,
                     Ok(Readiness::NotReady(why)) => Some(format!("{}: {why}", resource.name())),
                     Err(error) => Some(error.to_string()),

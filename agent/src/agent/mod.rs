@@ -67,6 +67,7 @@ use crate::{
     netlink::watch::Watch,
     quorum::{Quorum, QuorumConfig, incarnation, machine::AppliedEvent},
     realtime,
+    resources::Notifier,
     telemetry::{history::History, recorder::Recorder},
 };
 
@@ -221,7 +222,12 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
         }),
         realtime,
     };
-    let executor = Executor::start(stacks::stacks(&config, gated.as_deref())?, surroundings)?;
+    let notifier = Notifier::new({
+        let sender = sender.clone();
+        // The driver ends before the resources only at a stop.
+        move |event| drop(sender.send(Input::Resource(event)))
+    });
+    let executor = Executor::start(stacks::stacks(&config, gated.as_deref(), &notifier)?, surroundings)?;
 
     let shared = Arc::new(PulseShared::default());
     let port = config.shared.port;
@@ -372,6 +378,7 @@ fn core_settings(config: &Config, incarnation: Incarnation, timing: crate::clust
         groups: groups.collect(),
         timing,
         incarnation,
+        adopted: BTreeMap::new(),
         mutations: Mutations::default(),
     }
 }

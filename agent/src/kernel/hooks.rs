@@ -21,7 +21,7 @@ use aya::{
 use super::{
     Device, bpffs, device,
     error::KernelError,
-    object::{self, BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, GATE_INGRESS, STEER_INGRESS},
+    object::{self, BEAT_EGRESS, BEAT_INGRESS, BEAT_XDP, GATE_EGRESS, GATE_INGRESS, GATE_OTHER},
 };
 
 /// How tc programs are chained on a device.
@@ -89,7 +89,7 @@ impl Attacher<'_> {
         fallback: Option<String>,
     ) -> Result<(), KernelError> {
         let pin = self.pin(program, device);
-        let priority = self.priority(program, device);
+        let priority = priority(program);
         let classifier = object::classifier(self.ebpf, program)?;
         let error = attach_error(program, device);
         let mechanism = if self.chain.tcx() { Mechanism::Tcx } else { Mechanism::Clsact };
@@ -151,17 +151,6 @@ impl Attacher<'_> {
         Ok(())
     }
 
-    /// The priority of a clsact filter: the same at every start, so that the next agent finds it. The first one is the gate's,
-    /// and the heartbeats' where there is no gate; steering comes last.
-    fn priority(&self, program: &str, device: &Device) -> u16 {
-        let gated = |hook: &Hook| hook.program == GATE_INGRESS && hook.device.ifindex == device.ifindex;
-        match program {
-            STEER_INGRESS => 3,
-            BEAT_INGRESS | BEAT_EGRESS if self.hooks.iter().any(gated) => 2,
-            _ => 1,
-        }
-    }
-
     fn pin(&self, program: &str, device: &Device) -> PathBuf {
         self.folder.join(link_name(program, device))
     }
@@ -218,6 +207,16 @@ pub(super) fn remove_filters(device: &Device) {
                 tracing::trace!(device = device.name, program, %error, "no filter to remove");
             }
         }
+    }
+}
+
+/// The priority of a clsact filter: the same at every start, so that the next agent finds it, and another one for each
+/// kind, so that on a device that is front and backplane at once none replaces another. Steering comes last.
+fn priority(program: &str) -> u16 {
+    match program {
+        GATE_INGRESS | GATE_EGRESS | GATE_OTHER => 1,
+        BEAT_INGRESS | BEAT_EGRESS => 2,
+        _ => 3,
     }
 }
 

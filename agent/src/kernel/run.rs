@@ -34,6 +34,10 @@ pub const XDP_TX: u32 = 3;
 
 /// The largest packet that comes back.
 const PACKET_MAX: usize = 2048;
+/// Where the mark is in `struct __sk_buff`.
+const MARK_AT: usize = 8;
+/// Room for `struct __sk_buff` of this kernel and of later ones.
+const CONTEXT_MAX: usize = 1024;
 
 /// The programs, loaded but attached to nothing, with tables of their own.
 #[derive(Debug)]
@@ -50,6 +54,8 @@ pub struct Ran {
     pub action: u32,
     /// The packet afterwards.
     pub packet: Vec<u8>,
+    /// The packet's mark afterwards; 0 where none was handed over.
+    pub mark: u32,
     /// ns a packet, as the kernel measured it.
     pub nanos: u64,
 }
@@ -112,9 +118,30 @@ impl Programs {
     /// # Errors
     /// A name that is no program's, or a packet that the kernel refuses (below 14 bytes).
     pub fn run(&self, program: &'static str, packet: &[u8], repeat: u32) -> Result<Ran, KernelError> {
+        self.run_in(program, packet, repeat, None)
+    }
+
+    /// The same with a mark on the packet; for tc programs.
+    ///
+    /// # Errors
+    /// As [`Programs::run`].
+    pub fn run_marked(&self, program: &'static str, packet: &[u8], mark: u32) -> Result<Ran, KernelError> {
+        self.run_in(program, packet, 1, Some(mark))
+    }
+
+    fn run_in(&self, program: &'static str, packet: &[u8], repeat: u32, mark: Option<u32>) -> Result<Ran, KernelError> {
         let mut out = vec![0; PACKET_MAX.max(packet.len() + 64)];
-        let options =
-            TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), repeat, ..TestRunOptions::default() };
+        // `struct __sk_buff` up to its mark; the kernel takes what is left out for zero.
+        let context = mark.map(|mark| [&[0; MARK_AT][..], &mark.to_ne_bytes()].concat());
+        let mut context_out = [0; CONTEXT_MAX];
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ctx_in: context.as_deref(),
+            ctx_out: context.is_some().then_some(&mut context_out[..]),
+            repeat,
+            ..TestRunOptions::default()
+        };
         let result = match self.ebpf.program(program).ok_or(KernelError::Missing(program))? {
             Program::SchedClassifier(classifier) => classifier.test_run(options),
             Program::Xdp(xdp) => xdp.test_run(options),
@@ -123,7 +150,8 @@ impl Programs {
         .map_err(program_error(program))?;
         out.truncate(result.data_size_out as usize);
         let nanos = u64::try_from(result.duration.as_nanos()).unwrap_or(u64::MAX);
-        Ok(Ran { action: result.return_value, packet: out, nanos })
+        let [a, b, c, d] = [0, 1, 2, 3].map(|byte| context_out[MARK_AT + byte]);
+        Ok(Ran { action: result.return_value, packet: out, mark: u32::from_ne_bytes([a, b, c, d]), nanos })
     }
 }
 

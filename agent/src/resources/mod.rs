@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod event;
+pub mod haproxy;
 pub mod vip;
 
 use std::{future::Future, pin::Pin, time::Duration};

@@ -1,0 +1,62 @@
+//! What runs in guests: `cargo xtask vm` builds what is needed and calls it.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use baton_lab::vm::{
+    kernel::{Kernel, SERIES},
+    kernels::{Binary, Results},
+};
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+struct Arguments {
+    /// Where kernels are kept.
+    #[arg(long)]
+    cache: PathBuf,
+    /// The program that is process 1 of guests.
+    #[arg(long)]
+    guest: PathBuf,
+    /// Ask Debian for the newest kernels even where some are kept.
+    #[arg(long)]
+    refresh: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Test binaries on other kernels.
+    Kernels {
+        /// A series of kernels, such as 6.1; all that there are without it.
+        #[arg(long)]
+        kernel: Vec<String>,
+        /// A test binary, as NAME=FILE.
+        #[arg(long)]
+        test: Vec<String>,
+    },
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    match &arguments.verb {
+        Verb::Kernels { kernel, test } => kernels(&arguments, kernel, test),
+    }
+}
+
+fn kernels(arguments: &Arguments, series: &[String], tests: &[String]) -> Result<()> {
+    let binary = |text: &String| {
+        let (name, file) = text.split_once('=').with_context(|| format!("{text} is not NAME=FILE"))?;
+        Ok(Binary { name: name.into(), file: file.into() })
+    };
+    let binaries = tests.iter().map(binary).collect::<Result<Vec<_>>>()?;
+    let all = SERIES.map(|(series, _)| series.to_owned());
+    let series = if series.is_empty() { &all[..] } else { series };
+    let mut results = Results::new(arguments.cache.join("failed"));
+    for series in series {
+        let kernel = Kernel::get(&arguments.cache, series, arguments.refresh)?;
+        results.run(&kernel, &arguments.guest, &binaries)?;
+    }
+    println!("{}", results.table());
+    results.verdict()
+}
