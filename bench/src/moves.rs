@@ -26,7 +26,11 @@ use baton_lab::{
 };
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
-use crate::moves_report::{self, Cells, Sample};
+use crate::{
+    moves_killed,
+    moves_report::{self, Cells, Sample},
+    moves_steering,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// After the last connection was opened, until the baseline begins.
@@ -50,6 +54,15 @@ pub struct Arguments {
     /// Rows, such as `baton/move,keepalived-0.01s/stop`; all if left out.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<Row>,
+    /// Times that HAProxy is killed on the owner (Baton only); 0 leaves that out.
+    #[arg(long, default_value_t = 10)]
+    kills: u32,
+    /// Questions of each kind by which the latency of a steered packet is measured; 0 leaves steering out.
+    #[arg(long, default_value_t = 5_000)]
+    questions: usize,
+    /// Uploads of each kind, steered and not.
+    #[arg(long, default_value_t = 10)]
+    uploads: usize,
     /// Baton's profile: default, quick or fast.
     #[arg(long, default_value = "quick")]
     profile: String,
@@ -137,20 +150,38 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                     cell.samples.push(sample);
                 }
                 Err(error) => {
-                    let lines = error.chain().map(|e| e.to_string().lines().next().unwrap_or_default().to_owned());
-                    let lines: Vec<_> = lines.collect();
-                    eprintln!("round {round} of {}: {row}: failed: {}", arguments.trials, lines.join(": "));
+                    eprintln!("round {round} of {}: {row}: failed: {}", arguments.trials, first_lines(&error));
                     cell.failed += 1;
                 }
             }
         }
     }
-    moves_report::print_table(&cells);
+    let killed = (arguments.kills > 0)
+        .then(|| moves_killed::trials(&profile, arguments.kills, arguments.kept, arguments.new))
+        .and_then(|found| told("killing HAProxy", found));
+    let steering = (arguments.questions > 0)
+        .then(|| moves_steering::measure(&profile, arguments.questions, arguments.uploads))
+        .and_then(|found| told("steering", found));
+    moves_report::print_table(&cells, killed.as_ref());
+    if let Some(steering) = steering {
+        steering.print();
+    }
     if arguments.json {
-        moves_report::print_json(&cells)?;
+        moves_report::print_json(&cells, killed.as_ref())?;
     }
     ensure!(cells.values().any(|cell| !cell.samples.is_empty()), "no trial gave a result; the lines above say why");
     Ok(())
+}
+
+/// What a part of the bench found. That it failed is said; the other parts count still.
+fn told<T>(part: &str, found: Result<T>) -> Option<T> {
+    found.inspect_err(|error| eprintln!("{part}: failed: {}", first_lines(error))).ok()
+}
+
+/// The first line of an error and of each of its causes: the logs that they may carry are long.
+pub fn first_lines(error: &Error) -> String {
+    let lines = error.chain().map(|e| e.to_string().lines().next().unwrap_or_default().to_owned());
+    lines.collect::<Vec<_>>().join(": ")
 }
 
 /// One move in a cluster of its own.

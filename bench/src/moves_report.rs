@@ -15,6 +15,8 @@ use crate::{
 
 /// What the rows without a move are called.
 const BASELINE: &str = "none";
+/// What the row of killed HAProxies is called.
+const KILLED: &str = "haproxy-killed";
 
 /// What one trial gave.
 #[derive(Clone, Debug)]
@@ -40,6 +42,49 @@ pub struct Cell {
 
 /// All rows, in the order of the table.
 pub type Cells = BTreeMap<Row, Cell>;
+
+/// HAProxy killed once.
+#[derive(Clone, Debug)]
+pub struct Killed {
+    /// From the kill to the first answer of the other node over a new connection.
+    pub took_ns: Nanos,
+    /// What the clients saw from the kill on.
+    pub seen: Report,
+}
+
+/// HAProxy killed again and again.
+#[derive(Clone, Debug, Default)]
+pub struct KilledRow {
+    /// Long-lived connections that the load held.
+    pub connections: usize,
+    /// One a kill.
+    pub killed: Vec<Killed>,
+    /// Kills that gave nothing.
+    pub failed: u64,
+}
+
+impl KilledRow {
+    fn took(&self) -> Vec<Nanos> {
+        self.killed.iter().map(|k| k.took_ns).collect()
+    }
+
+    fn seen(&self, figure: fn(&Report) -> u64) -> Vec<u64> {
+        self.killed.iter().map(|k| figure(&k.seen)).collect()
+    }
+
+    /// Its gap is the time until the other node answered.
+    fn row(&self) -> Option<JsonRow> {
+        (!self.killed.is_empty()).then(|| JsonRow {
+            system: "baton",
+            method: KILLED,
+            connections: self.connections,
+            broken_connections: quantile(&self.seen(|r| r.broken), 1.0),
+            failed_requests: quantile(&self.seen(|r| r.failed), 1.0),
+            slowest_ms: ms(median(&self.seen(Report::slowest_ns))),
+            gap_ms: ms(median(&self.took())),
+        })
+    }
+}
 
 #[derive(Serialize)]
 struct Json {
@@ -78,14 +123,15 @@ fn rows(row: Row, cell: &Cell) -> Vec<JsonRow> {
 }
 
 /// One object on standard output.
-pub fn print_json(cells: &Cells) -> Result<()> {
-    let rows = cells.iter().flat_map(|(row, cell)| rows(*row, cell)).collect();
+pub fn print_json(cells: &Cells, killed: Option<&KilledRow>) -> Result<()> {
+    let moves = cells.iter().flat_map(|(row, cell)| rows(*row, cell));
+    let rows = moves.chain(killed.and_then(KilledRow::row)).collect();
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&Json { rows })?)?;
     Ok(())
 }
 
 /// The table.
-pub fn print_table(cells: &Cells) {
+pub fn print_table(cells: &Cells, killed: Option<&KilledRow>) {
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED);
     table.set_header([
@@ -142,6 +188,20 @@ pub fn print_table(cells: &Cells) {
          failed: requests without an answer. slowest: of the answered requests, over kept connections from their sending,\n\
          over new ones from connect(2). gap: the longest time in which no request at all was answered."
     );
+    if let Some(row) = killed {
+        let (took, broken, failed) = (row.took(), row.seen(|r| r.broken), row.seen(|r| r.failed));
+        eprintln!(
+            "HAProxy killed on the owner, {} times ({} gave nothing): the other node answers after {} ms (median; max {}; target: \
+             ≤ 5); of {} connections {} broke, {} requests failed (medians)",
+            took.len(),
+            row.failed,
+            shown(median(&took)),
+            shown(quantile(&took, 1.0)),
+            row.connections,
+            median(&broken),
+            median(&failed)
+        );
+    }
 }
 
 /// Milliseconds with two digits after the point.

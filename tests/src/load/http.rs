@@ -159,6 +159,13 @@ impl Load {
         Ok(report)
     }
 
+    /// When the first request that `node` answered over a connection of this kind was answered, from `from` on.
+    pub fn first_answer(&self, from: Nanos, kind: Kind, node: usize) -> Option<Nanos> {
+        let log = self.shared.log();
+        let by_node = |event| matches!(event, Event::Answered { by, .. } if usize::from(by) == node);
+        log.records.iter().filter(|r| r.at >= from && r.kind == kind).find(|r| by_node(r.event)).map(|r| r.at)
+    }
+
     /// Begins no further request, waits for the answers that are missing, and reports on everything since `from`.
     pub fn finish(mut self, from: Nanos) -> Result<Report> {
         self.shared.finish.store(true, Ordering::Relaxed);

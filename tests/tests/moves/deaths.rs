@@ -57,7 +57,7 @@ fn reset(lines: &mut [Line]) -> Result<()> {
 
 /// A cluster in the middle of a drain: the old owner, and connections that live on it and on the new one.
 fn draining(name: &str) -> Result<(Stage, usize, Vec<Line>, Vec<Line>)> {
-    let mut stage = without_haproxy(name, 120)?;
+    let mut stage = without_haproxy(name, 20)?;
     let old = stage.steady(LIMIT)?;
     let client = stage.client()?;
     let mut on_old = lines(&client, old)?;

@@ -38,7 +38,7 @@ fn container(stage: &Stage, node: usize) -> Result<Container> {
     ))?;
     ns.ip(
         "link set eth0 up\naddress add 10.99.0.2/24 dev eth0\naddress add fd99::2/64 dev eth0 nodad\nroute add default via \
-         10.99.0.1\n-6 route add default via fd99::1\n",
+         10.99.0.1\nroute add ::/0 via fd99::1\n",
     )?;
     machine.ns.sysctl("net/ipv4/ip_forward", "1")?;
     machine.ns.sysctl("net/ipv6/conf/all/forwarding", "1")?;
