@@ -124,7 +124,7 @@ impl Case<'_> {
     /// Whether a flow of TCP is this node's: by its record, or by a socket.
     #[inline(always)]
     fn known(&self) -> bool {
-        is_local(self.home()) || self.socket() != socket::NONE
+        is_local(self.home()) || self.socket() >= socket::FLOW
     }
 
     /// This node takes the packet as one of a flow of its own.
@@ -170,8 +170,10 @@ impl Case<'_> {
             kind::SEGMENT | kind::SEGMENT_ERROR => {
                 let home = self.home();
                 if home == HOME_PEER {
-                    TO_PEER
-                } else if self.socket() != socket::NONE {
+                    return TO_PEER;
+                }
+                let socket = self.socket();
+                if socket >= socket::FLOW || home == HOME_LOCAL && socket == socket::ENDED {
                     PASS
                 } else if home == HOME_LOCAL {
                     self.socketless()
