@@ -97,6 +97,7 @@ fn shared() -> Shared {
         stickiness: 100,
         failback: false,
         vips: vec![vip],
+        haproxies: Vec::new(),
     };
     Shared {
         name: "lb".into(),
