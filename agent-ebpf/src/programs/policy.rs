@@ -82,8 +82,8 @@ pub fn arrive(frame: &TcContext, found: &Found, word: u64, now: u64) -> i32 {
     let origin = origin(frame, control, peer, marked) ^ (blur(now) as u32 & 3);
     let verdict = match (origin, gate_role(word)) {
         (came::FRONT, ROLE_OWNER) => case.owner(),
-        (came::FRONT, ROLE_DRAIN) => case.drain(),
-        (came::FRONT, _) => DROP,
+        // The next owner may have flows of its own, from before an earlier move; it takes nothing new by its front.
+        (came::FRONT, _) => case.drain(),
         (_, ROLE_DRAIN) => case.returned(),
         (came::FINAL, _) => PASS,
         _ => case.taken(),
