@@ -7,6 +7,7 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod keeper;
 pub mod kernel;
 pub mod netlink;
 pub mod process;

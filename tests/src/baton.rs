@@ -6,7 +6,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write as _},
     net::IpAddr,
-    os::unix::net::UnixStream,
+    os::unix::{fs::symlink, net::UnixStream},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -150,6 +150,11 @@ impl Baton {
         lab.home().path().join(&machine.name)
     }
 
+    /// The symbolic link by which a voter's agent is started: a test can put another program behind it.
+    pub fn link(lab: &Lab, machine: &Machine) -> PathBuf {
+        Self::folder(lab, machine).join("baton")
+    }
+
     /// The voter's private BPF file system.
     pub fn bpffs(lab: &Lab, machine: &Machine) -> PathBuf {
         Self::folder(lab, machine).join("bpf")
@@ -193,6 +198,7 @@ impl Baton {
             for part in ["data", "run", "bpf"] {
                 fs::create_dir_all(folder.join(part))?;
             }
+            symlink(Self::program()?, Self::link(lab, machine))?;
             let bpf = folder.join("bpf");
             if self.haproxy.is_some() && machine.front.is_some() {
                 proxy::configuration(lab, machine)?;
@@ -323,7 +329,7 @@ impl System for Baton {
                 continue;
             }
             *member = None;
-            let mut command = Command::new(Self::program()?);
+            let mut command = Command::new(Self::link(lab, machine));
             command.arg("--config").arg(configuration_file(lab, machine)).args(["agent", "--name", &machine.name]);
             *member = Some(Proc::spawn(lab.home(), &machine.ns, &format!("baton-{}", machine.name), command)?);
         }

@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask setup | demo | test | bench | simulate`.
+//! The project's own tasks: `cargo xtask setup | demo | test | bench | simulate | vm`.
 //!
 //! It depends on none of the project's crates, so that `setup` can run before they can be built.
 
@@ -8,6 +8,7 @@ mod run;
 mod setup;
 mod simulate;
 mod test;
+mod vm;
 
 use clap::{Parser, Subcommand};
 
@@ -30,6 +31,8 @@ enum Verb {
     Bench(bench::Arguments),
     /// The cluster core in a simulated world of faults.
     Simulate(simulate::Arguments),
+    /// Guests under QEMU: other kernels, and machines that share nothing.
+    Vm(vm::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -39,5 +42,6 @@ fn main() -> anyhow::Result<()> {
         Verb::Test(arguments) => test::verb(&arguments),
         Verb::Bench(arguments) => bench::verb(&arguments),
         Verb::Simulate(arguments) => simulate::verb(&arguments),
+        Verb::Vm(arguments) => vm::verb(&arguments),
     }
 }

@@ -38,6 +38,19 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("promtool", "prometheus"),
 ];
 
+/// Programs that make and run guests. Debian's own keys are needed beside them, to verify its kernels.
+const GUEST_PROGRAMS: [(&str, &str); 8] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("strip", "binutils"),
+    ("ldd", "libc-bin"),
+    ("dpkg-deb", "dpkg"),
+    ("xz", "xz-utils"),
+    ("zstd", "zstd"),
+    ("lz4", "lz4"),
+];
+const DEBIAN_KEYS: (&str, &str) = ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring");
+
 /// Options of `setup`.
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -47,6 +60,9 @@ pub struct Arguments {
     /// Which toolchain compiles the BPF programs.
     #[arg(long, value_enum, default_value_t)]
     toolchain: Toolchain,
+    /// Also what guests under QEMU need (`cargo xtask vm`).
+    #[arg(long)]
+    vm: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -61,7 +77,7 @@ enum Toolchain {
 }
 
 /// Finds what is missing and, unless asked only to check, installs it.
-fn set_up(check: bool, toolchain: Toolchain) -> Result<()> {
+fn set_up(check: bool, toolchain: Toolchain, vm: bool) -> Result<()> {
     let toolchain = choose(toolchain);
     let mut packages: Vec<&str> = Vec::new();
     let mut missing = Vec::new();
@@ -85,11 +101,20 @@ fn set_up(check: bool, toolchain: Toolchain) -> Result<()> {
             packages.extend(DEBIAN_TOOLCHAIN);
         }
     }
-    for (program, package) in PROGRAMS {
+    let guest_programs: &[_] = if vm { &GUEST_PROGRAMS } else { &[] };
+    for &(program, package) in PROGRAMS.iter().chain(guest_programs) {
         let found = find(program);
         say(found.is_some(), program, &found.as_ref().map_or_else(String::new, |f| f.display().to_string()));
         if found.is_none() {
             missing.push(program.to_owned());
+            packages.push(package);
+        }
+    }
+    if vm {
+        let (keys, package) = DEBIAN_KEYS;
+        say(Path::new(keys).exists(), package, keys);
+        if !Path::new(keys).exists() {
+            missing.push(package.to_owned());
             packages.push(package);
         }
     }
@@ -123,12 +148,17 @@ fn set_up(check: bool, toolchain: Toolchain) -> Result<()> {
 
 /// The verb.
 pub fn verb(arguments: &Arguments) -> Result<()> {
-    set_up(arguments.check, arguments.toolchain)
+    set_up(arguments.check, arguments.toolchain, arguments.vm)
 }
 
 /// What other verbs call first: quick when everything is there.
 pub fn ensure() -> Result<()> {
-    set_up(false, Toolchain::Auto)
+    set_up(false, Toolchain::Auto, false)
+}
+
+/// The same for what runs guests.
+pub fn ensure_vm() -> Result<()> {
+    set_up(false, Toolchain::Auto, true)
 }
 
 fn choose(wanted: Toolchain) -> Toolchain {

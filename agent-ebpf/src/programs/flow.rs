@@ -33,9 +33,55 @@ pub const HOME_UNKNOWN: u32 = 0;
 /// The protocols that begin with a source and a destination port, beside TCP and UDP: DCCP, SCTP, UDP-Lite (IANA).
 const WITH_PORTS: [u8; 3] = [33, 132, 136];
 
+/// The two ends of a flow as they stand in a packet whose transport header follows its IP header.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Ends6 {
+    addresses: [Address; 2],
+    ports: [u16; 2],
+}
+
+/// The same of IPv4.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Ends4 {
+    addresses: [[u8; 4]; 2],
+    ports: [u16; 2],
+}
+
+/// Reads the flow's ends at once where nothing stands between them; false where it takes more.
+#[inline(always)]
+fn ends(frame: &TcContext, found: &Found, key: &mut FlowKey) -> bool {
+    if found.ipv6 != 0 {
+        if found.transport != found.network + 40 {
+            return false;
+        }
+        let Some(ends) = frame.get::<Ends6>(found.network + 8) else {
+            return false;
+        };
+        [key.source, key.destination] = ends.addresses;
+        [key.source_port, key.destination_port] = ends.ports;
+        return true;
+    }
+    if found.transport != found.network + 20 {
+        return false;
+    }
+    let Some(ends) = frame.get::<Ends4>(found.network + 12) else {
+        return false;
+    };
+    let [source, destination] = ends.addresses;
+    (key.source, key.destination) = (mapped(source), mapped(destination));
+    [key.source_port, key.destination_port] = ends.ports;
+    true
+}
+
 /// What the packet is, and in `key` its flow.
 #[inline(always)]
 pub fn classify(frame: &TcContext, found: &Found, key: &mut FlowKey) -> u32 {
+    if (found.protocol == TCP || found.protocol == UDP) && found.fragment != LATER && ends(frame, found, key) {
+        key.protocol = found.protocol;
+        return by_ports(found);
+    }
     if found.ipv6 != 0 {
         let mut addresses: [Address; 2] = [[0; 4]; 2];
         if !frame.fill(found.network + 8, &mut addresses) {
@@ -57,11 +103,7 @@ pub fn classify(frame: &TcContext, found: &Found, key: &mut FlowKey) -> u32 {
             return kind::QUERY;
         };
         (key.source_port, key.destination_port) = (source, destination);
-        return match (found.protocol == TCP, found.counts != 0) {
-            (true, true) => kind::SYN,
-            (true, false) => kind::SEGMENT,
-            _ => kind::DATAGRAM,
-        };
+        return by_ports(found);
     }
     if found.ipv6 == 0 && found.protocol == ICMP {
         return match frame.get::<u8>(found.transport) {
@@ -78,6 +120,15 @@ pub fn classify(frame: &TcContext, found: &Found, key: &mut FlowKey) -> u32 {
         };
     }
     kind::DATAGRAM
+}
+
+#[inline(always)]
+fn by_ports(found: &Found) -> u32 {
+    match (found.protocol == TCP, found.counts != 0) {
+        (true, true) => kind::SYN,
+        (true, false) => kind::SEGMENT,
+        _ => kind::DATAGRAM,
+    }
 }
 
 #[inline(always)]
@@ -157,6 +208,39 @@ pub fn note(key: &FlowKey, slot: u32, home: u32, now: u64) {
         }
         return;
     }
+    note_new(key, slot, home, now);
+}
+
+/// The flow's record says `theirs`, and is kept.
+pub const KEPT: u32 = 0;
+/// It said `ours` before.
+pub const KNOWN: u32 = 1;
+/// It says `ours` from now on.
+pub const NEW: u32 = 2;
+
+/// A packet of a flow without connections came: a living record of `theirs` stays, else it becomes one of `ours`.
+#[inline(always)]
+pub fn settle(key: &FlowKey, slot: u32, theirs: u32, ours: u32, now: u64) -> u32 {
+    let Some(state) = FLOWS.get_ptr_mut(key) else {
+        note_new(key, slot, ours, now);
+        return NEW;
+    };
+    // SAFETY: a row of the map, which outlives the program's run; of two writers the last one wins.
+    unsafe {
+        let alive = now.saturating_sub((*state).last_seen) < FLOW_AGE_NS;
+        let home = (*state).home;
+        (*state).last_seen = now;
+        if alive && home == theirs {
+            return KEPT;
+        }
+        (*state).home = ours;
+        (*state).slot = slot;
+        if alive && home == ours { KNOWN } else { NEW }
+    }
+}
+
+#[inline(always)]
+fn note_new(key: &FlowKey, slot: u32, home: u32, now: u64) {
     // A full table makes room by itself; a failure leaves the flow unknown, which costs its packets one way more.
     if FLOWS.insert(key, FlowState { last_seen: now, home, slot }, 0).is_err() {}
 }

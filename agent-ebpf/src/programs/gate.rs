@@ -14,7 +14,7 @@ use super::{
     frame::{Frame, TCP, mark},
     maps::{CONTROL, GATE, TENURES},
     policy::{self, blur},
-    vip::{Found, NO_VIP, find, foreign},
+    vip::{Found, NO_VIP, NOTHING, find, look, quick},
 };
 
 /// Which way, and on what kind of device.
@@ -28,10 +28,12 @@ enum Side {
 #[inline(always)]
 fn gate(frame: &TcContext, side: Side) -> i32 {
     let ingress = side == Side::FrontIngress;
-    if foreign(frame, ingress) {
-        return frame.pass();
+    let mut found = NOTHING;
+    match quick(frame, ingress, &mut found) {
+        look::FOREIGN => return frame.pass(),
+        look::FOUND => {}
+        _ => found = find(frame, ingress),
     }
-    let found = find(frame, ingress);
     if found.vip == NO_VIP {
         return frame.pass();
     }

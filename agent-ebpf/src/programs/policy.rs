@@ -14,7 +14,7 @@ use baton_ebpf::{
 };
 
 use super::{
-    flow::{classify, fragment_home, home, is_local, kind, note, note_fragment},
+    flow::{self, classify, fragment_home, home, is_local, kind, note, note_fragment, settle},
     frame::{Frame, is_plain, mark},
     gate::record,
     maps::{CONTROL, GATE},
@@ -112,6 +112,11 @@ impl Case<'_> {
     }
 
     #[inline(always)]
+    fn settle(&self, theirs: u32, ours: u32) -> u32 {
+        settle(self.key, self.found.slot(), theirs, ours, self.now)
+    }
+
+    #[inline(always)]
     fn socket(&self) -> u32 {
         socket::lookup(self.frame, self.found, self.key, matches!(self.kind, kind::SEGMENT))
     }
@@ -119,7 +124,7 @@ impl Case<'_> {
     /// Whether a flow of TCP is this node's: by its record, or by a socket.
     #[inline(always)]
     fn known(&self) -> bool {
-        is_local(self.home()) || self.socket() != socket::NONE
+        is_local(self.home()) || self.socket() >= socket::FLOW
     }
 
     /// This node takes the packet as one of a flow of its own.
@@ -139,11 +144,11 @@ impl Case<'_> {
             kind::SYN | kind::QUERY => self.accept(),
             kind::SEGMENT | kind::SEGMENT_ERROR if self.known() => PASS,
             kind::SEGMENT | kind::SEGMENT_ERROR => TO_PEER,
-            kind::DATAGRAM if self.home() == HOME_PEER => {
-                self.note(HOME_PEER);
-                TO_PEER
+            kind::DATAGRAM if self.settle(HOME_PEER, HOME_LOCAL) == flow::KEPT => TO_PEER,
+            kind::DATAGRAM => {
+                self.tenure();
+                PASS
             }
-            kind::DATAGRAM => self.accept(),
             kind::DATAGRAM_ERROR if self.home() == HOME_PEER => TO_PEER,
             kind::DATAGRAM_ERROR => PASS,
             _ => self.later(),
@@ -156,12 +161,19 @@ impl Case<'_> {
         match self.kind {
             // It is repeated because the answer was lost: the handshake ends where it began.
             kind::SYN if self.socket() == socket::HALF_OPEN => PASS,
-            kind::SYN => self.refer(),
+            // A new flow is the new owner's.
+            kind::SYN => {
+                self.group.new_steered.add(1);
+                self.note(HOME_PEER);
+                TO_PEER
+            }
             kind::SEGMENT | kind::SEGMENT_ERROR => {
                 let home = self.home();
                 if home == HOME_PEER {
-                    TO_PEER
-                } else if self.socket() != socket::NONE {
+                    return TO_PEER;
+                }
+                let socket = self.socket();
+                if socket >= socket::FLOW || home == HOME_LOCAL && socket == socket::ENDED {
                     PASS
                 } else if home == HOME_LOCAL {
                     self.socketless()
@@ -169,11 +181,14 @@ impl Case<'_> {
                     TO_PEER
                 }
             }
-            kind::DATAGRAM if is_local(self.home()) => {
-                self.note(HOME_LOCAL);
-                self.socketless()
-            }
-            kind::DATAGRAM => self.refer(),
+            kind::DATAGRAM => match self.settle(HOME_LOCAL, HOME_PEER) {
+                flow::KEPT => self.socketless(),
+                flow::KNOWN => TO_PEER,
+                _ => {
+                    self.group.new_steered.add(1);
+                    TO_PEER
+                }
+            },
             kind::DATAGRAM_ERROR if is_local(self.home()) => PASS,
             kind::DATAGRAM_ERROR | kind::QUERY => TO_PEER,
             _ => self.later(),
@@ -206,16 +221,6 @@ impl Case<'_> {
             }
             _ => PASS,
         }
-    }
-
-    /// A new flow is the new owner's.
-    #[inline(always)]
-    fn refer(&self) -> u32 {
-        if self.kind == kind::SYN || self.home() != HOME_PEER {
-            self.group.new_steered.add(1);
-        }
-        self.note(HOME_PEER);
-        TO_PEER
     }
 
     /// A packet of a drain that no socket's end will tell of.

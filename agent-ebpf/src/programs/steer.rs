@@ -12,7 +12,7 @@ use baton_ebpf::{
 use super::{
     frame::{Frame, copy_by, hand_in, is_plain, mark, send_by},
     maps::{GATE, PEER, STEER},
-    vip::{NO_VIP, find, foreign},
+    vip::{NO_VIP, NOTHING, find, look, quick},
 };
 
 /// Where a packet came from. Numbers rather than an enumeration, so that they can be blurred.
@@ -134,11 +134,16 @@ pub fn copy(frame: &TcContext, control: &Control, peer: u8, now: u64) -> bool {
 
 #[inline(always)]
 fn ingress(frame: &TcContext) -> i32 {
+    let mut found = NOTHING;
+    match quick(frame, true, &mut found) {
+        look::FOREIGN => return frame.pass(),
+        look::FOUND => {}
+        _ => found = find(frame, true),
+    }
     // What this program handed in comes by here again where a device is front and backplane at once.
-    if foreign(frame, true) || is_ours(mark(frame)) {
+    if is_ours(mark(frame)) {
         return frame.pass();
     }
-    let found = find(frame, true);
     // Tagged frames are of devices above this one, and what is sent to others is none of ours.
     if found.vip == NO_VIP || found.neighbour || found.network != 14 || !is_plain(frame) {
         return frame.pass();

@@ -50,7 +50,8 @@ pub struct Found {
     pub counts: u8,
 }
 
-const NOTHING: Found = Found {
+/// A packet that concerns no VIP.
+pub const NOTHING: Found = Found {
     vip: NO_VIP,
     network: 0,
     transport: 0,
@@ -106,29 +107,85 @@ pub fn vip(address: &Address) -> u32 {
     }
 }
 
-/// Whether the packet surely concerns no VIP, told without a copy; what takes more than a look is left to [`find`].
+/// What a first look says of a packet.
+pub mod look {
+    /// It surely concerns no VIP.
+    pub const FOREIGN: u32 = 0;
+    /// It is for a VIP, and all is known.
+    pub const FOUND: u32 = 1;
+    /// It takes more than a look.
+    pub const UNSURE: u32 = 2;
+}
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+/// The first look, without a copy: at IPv4 without tags and options, and at TCP and UDP right behind an IPv6 header.
 #[inline(always)]
-pub fn foreign(frame: &TcContext, ingress: bool) -> bool {
+pub fn quick(frame: &TcContext, ingress: bool, found: &mut Found) -> u32 {
     let Some(packet) = frame.linear::<34>() else {
-        return false;
+        return look::UNSURE;
     };
     if [packet[12], packet[13]] == ETHERTYPE_IPV4 {
         let at = if ingress { 30 } else { 26 };
-        let address = [packet[at], packet[at + 1], packet[at + 2], packet[at + 3]];
-        return vip(&mapped(address)) == NO_VIP;
+        let vip = vip(&mapped([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]));
+        if vip == NO_VIP {
+            return look::FOREIGN;
+        }
+        if packet[14] != 0x45 {
+            return look::UNSURE;
+        }
+        let protocol = packet[23];
+        let fragment = fragment4([packet[20], packet[21]]);
+        let id = u32::from(u16::from_ne_bytes([packet[18], packet[19]]));
+        let opens = if protocol == TCP && fragment != LATER {
+            let Some(packet) = frame.linear::<54>() else {
+                return look::UNSURE;
+            };
+            packet[47] & (SYN | ACK) == SYN
+        } else {
+            fragment != LATER
+        };
+        let counts = u8::from(opens);
+        *found = Found { vip, network: 14, transport: 34, id, protocol, fragment, counts, ..NOTHING };
+        return look::FOUND;
     }
     if [packet[12], packet[13]] == ETHERTYPE_IPV6 && (packet[20] == TCP || packet[20] == UDP) {
+        let protocol = packet[20];
         let Some(packet) = frame.linear::<54>() else {
-            return false;
+            return look::UNSURE;
         };
         let at = if ingress { 38 } else { 22 };
         let mut address: Address = [0; 4];
         for (word, bytes) in address.iter_mut().zip(packet[at..at + 16].chunks_exact(4)) {
             *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         }
-        return vip(&address) == NO_VIP;
+        let vip = vip(&address);
+        if vip == NO_VIP {
+            return look::FOREIGN;
+        }
+        let opens = if protocol == TCP {
+            let Some(packet) = frame.linear::<68>() else {
+                return look::UNSURE;
+            };
+            packet[67] & (SYN | ACK) == SYN
+        } else {
+            true
+        };
+        *found = Found { vip, network: 14, transport: 54, protocol, ipv6: 1, counts: u8::from(opens), ..NOTHING };
+        return look::FOUND;
     }
-    false
+    look::UNSURE
+}
+
+/// What kind of fragment the flags and the offset of an IPv4 header tell of.
+#[inline(always)]
+fn fragment4(bits: [u8; 2]) -> u8 {
+    match u16::from_be_bytes(bits) & 0x3fff {
+        0 => WHOLE,
+        0x2000 => FIRST,
+        _ => LATER,
+    }
 }
 
 /// Which VIP the packet concerns, and what it is to it.
@@ -163,12 +220,7 @@ fn ipv4(frame: &TcContext, network: u32, head: &Head, ingress: bool) -> Found {
     }
     let protocol = head.ip[9];
     let transport = network + u32::from(head.ip[0] & 0x0f) * 4;
-    let bits = u16::from_be_bytes([head.ip[6], head.ip[7]]);
-    let fragment = match bits & 0x3fff {
-        0 => WHOLE,
-        0x2000 => FIRST,
-        _ => LATER,
-    };
+    let fragment = fragment4([head.ip[6], head.ip[7]]);
     Found {
         vip,
         network,
@@ -288,8 +340,6 @@ pub fn walk(frame: &TcContext, first: u8, start: u32) -> End {
 /// Whether a packet opens a flow: a TCP SYN without ACK, or anything that is not TCP.
 #[inline(always)]
 fn opens_flow(frame: &TcContext, protocol: u8, transport: u32) -> bool {
-    const SYN: u8 = 0x02;
-    const ACK: u8 = 0x10;
     if protocol != TCP {
         return true;
     }

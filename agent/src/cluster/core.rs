@@ -313,13 +313,15 @@ impl Core {
     /// The agent is to stop in an orderly way: give up every group and the leadership. Cannot be taken back.
     pub fn begin_shutdown(&mut self, now: Nanos) {
         self.wake = Some(now);
+        self.restarting = false;
         self.leaving_since.get_or_insert(now);
     }
 
     /// The agent is to be started again at once: give up the leadership alone (rule 10). Cannot be taken back.
     pub fn begin_restart(&mut self, now: Nanos) {
-        self.restarting = self.leaving_since.is_none();
+        let first = self.leaving_since.is_none();
         self.begin_shutdown(now);
+        self.restarting = first;
     }
 
     /// Whether, after [`Core::begin_restart`], the leadership is handed over, if anybody could take it within a second.

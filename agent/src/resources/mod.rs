@@ -104,6 +104,23 @@ pub struct Timeouts {
     pub monitor: Duration,
 }
 
+impl Timeouts {
+    /// The limit of an operation.
+    pub fn of(&self, operation: Operation) -> Duration {
+        match operation {
+            Operation::Probe | Operation::Readiness => self.probe,
+            Operation::Start
+            | Operation::Promote
+            | Operation::Attend
+            | Operation::Receive
+            | Operation::Export
+            | Operation::Import => self.start,
+            Operation::Stop | Operation::Demote | Operation::Drain | Operation::Drained => self.stop,
+            Operation::Monitor | Operation::Announce => self.monitor,
+        }
+    }
+}
+
 /// A thing that a group starts on its owner and stops when it leaves. Every operation is idempotent: starting what runs and
 /// stopping what is stopped succeed and change nothing.
 pub trait Resource: Send {

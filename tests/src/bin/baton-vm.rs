@@ -34,17 +34,19 @@ enum Verb {
         /// A test binary, as NAME=FILE.
         #[arg(long)]
         test: Vec<String>,
+        /// Only tests whose name contains this.
+        filter: Option<String>,
     },
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     match &arguments.verb {
-        Verb::Kernels { kernel, test } => kernels(&arguments, kernel, test),
+        Verb::Kernels { kernel, test, filter } => kernels(&arguments, kernel, test, filter.clone()),
     }
 }
 
-fn kernels(arguments: &Arguments, series: &[String], tests: &[String]) -> Result<()> {
+fn kernels(arguments: &Arguments, series: &[String], tests: &[String], filter: Option<String>) -> Result<()> {
     let binary = |text: &String| {
         let (name, file) = text.split_once('=').with_context(|| format!("{text} is not NAME=FILE"))?;
         Ok(Binary { name: name.into(), file: file.into() })
@@ -52,7 +54,7 @@ fn kernels(arguments: &Arguments, series: &[String], tests: &[String]) -> Result
     let binaries = tests.iter().map(binary).collect::<Result<Vec<_>>>()?;
     let all = SERIES.map(|(series, _)| series.to_owned());
     let series = if series.is_empty() { &all[..] } else { series };
-    let mut results = Results::new(arguments.cache.join("failed"));
+    let mut results = Results::new(arguments.cache.join("failed"), filter);
     for series in series {
         let kernel = Kernel::get(&arguments.cache, series, arguments.refresh)?;
         results.run(&kernel, &arguments.guest, &binaries)?;

@@ -57,12 +57,14 @@ pub struct Results {
     tests: BTreeMap<String, BTreeMap<String, String>>,
     failures: Vec<String>,
     logs: PathBuf,
+    filter: Option<String>,
 }
 
 impl Results {
-    /// No results yet; what failing binaries print is kept below the folder `logs`.
-    pub fn new(logs: PathBuf) -> Self {
-        Self { logs, ..Self::default() }
+    /// No results yet; what failing binaries print is kept below the folder `logs`. With a filter, only tests whose name
+    /// contains it are run.
+    pub fn new(logs: PathBuf, filter: Option<String>) -> Self {
+        Self { logs, filter, ..Self::default() }
     }
 
     /// Runs the binaries on a kernel and takes the results in.
@@ -96,7 +98,9 @@ impl Results {
     fn run_one(&mut self, kernel: &str, mut guest: Guest, name: &str) -> Option<Guest> {
         eprintln!("vm: {kernel}: {name}");
         let program = format!("/tests/{name}");
-        let output = match guest.run_for(&[&program, "--test-threads=1"], "", BINARY_LIMIT) {
+        let words: Vec<&str> =
+            [program.as_str(), "--test-threads=1"].into_iter().chain(self.filter.as_deref()).collect();
+        let output = match guest.run_for(&words, "", BINARY_LIMIT) {
             Ok(output) => output,
             Err(error) => {
                 self.note(kernel, name, "(the guest)", "FAILED");
@@ -109,7 +113,7 @@ impl Results {
             self.note(kernel, name, test, result);
         }
         let failed = ended.iter().any(|(_, result)| result == "FAILED");
-        if !output.success() || ended.is_empty() {
+        if !output.success() || (ended.is_empty() && self.filter.is_none()) {
             if !failed {
                 self.note(kernel, name, "(the binary)", "FAILED");
             }

@@ -14,11 +14,11 @@ mod look;
 mod peers;
 mod reload;
 mod runtime;
+mod setup;
 mod state;
 mod supervisor;
 
 use std::{
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,13 +33,9 @@ use self::{
     supervisor::{Phase, Supervisor},
 };
 use super::{Context, Health, Notifier, Operation, Readiness, Resource, ResourceError, Timeouts, Work};
-use crate::{
-    cluster::ids::GroupId,
-    config::{self, DrainMode},
-    process::Process,
-};
+use crate::{config::DrainMode, process::Process};
 
-pub use self::state::STATE_BYTES_MAX;
+pub use self::{setup::Setup, state::STATE_BYTES_MAX};
 
 /// How long the owner waits for the other node to confirm what is under way.
 const TOLD_LIMIT: Duration = Duration::from_secs(2);
@@ -51,25 +47,6 @@ const PEERS_AGAIN: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_secs(30);
 /// Above a few answers of the runtime API.
 const SHORT: Duration = Duration::from_secs(5);
-
-/// What a HAProxy is on this node.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// The group.
-    pub group: GroupId,
-    /// The resource's name; its files in the run directory are named after it, too.
-    pub name: String,
-    /// This node's name, which is also its name among HAProxy's peers where the configuration has it there.
-    pub node: String,
-    /// HAProxy's configuration on this node.
-    pub config: PathBuf,
-    /// Where its record and its output are kept, over a restart of the agent.
-    pub run_dir: PathBuf,
-    /// Its part of the configuration.
-    pub spec: config::Haproxy,
-    /// Whether it is watched with realtime priority.
-    pub realtime: bool,
-}
 
 /// A HAProxy.
 #[derive(Debug)]
