@@ -2,6 +2,8 @@
 
 mod kernel_support;
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use baton::{
     clock,
     cluster::ids::VoterId,
@@ -153,6 +155,21 @@ fn what_is_no_beat_of_ours_passes_or_is_counted() {
 }
 
 #[test]
+fn a_datagram_for_a_vip_on_the_heartbeat_port_is_a_clients() {
+    for (program, pass, _, _) in INGRESS {
+        let mut programs = programs();
+        let vips = [vip(Ipv4Addr::new(10, 0, 0, 1), 0), vip(Ipv6Addr::from(address6(1)), 0)];
+        programs.set_vips(&vips).expect("two VIPs");
+        programs.tables().set_floor(VoterId(2), 0);
+        for shape in SHAPES {
+            let frame = udp(&wire::to_bytes(&signed(&beat(1))), shape);
+            assert_eq!(programs.run(program, &frame, 1).expect("it runs").action, pass, "{program} {shape:?}");
+        }
+        assert_eq!(programs.tables().counters_view(0).expect("link 0"), Default::default());
+    }
+}
+
+#[test]
 fn replays_and_reordering_are_counted_and_not_answered() {
     for (program, _, drop, back) in INGRESS {
         let programs = programs();
@@ -240,5 +257,9 @@ fn egress_stamps_and_signs_our_beats_alone() {
         let ran = programs.run(BEAT_EGRESS, &untouched, 1).expect("it runs");
         assert_eq!((ran.action, &ran.packet), (TC_NEXT, &untouched));
     }
+    // What looks like a beat of ours, but came from elsewhere and is only sent on: a signature would make it one.
+    let forged = udp(&unsigned, Shape::default());
+    let ran = programs.run_forwarded(BEAT_EGRESS, &forged, 1).expect("it runs");
+    assert_eq!((ran.action, &ran.packet), (TC_NEXT, &forged));
     assert_eq!(tables.counters_view(0).expect("link 0").signed, SHAPES.len() as u64);
 }

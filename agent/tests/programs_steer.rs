@@ -8,120 +8,16 @@ use baton::{
     clock,
     cluster::{command::GateRole, ids::VoterId},
     kernel::{
-        Device, Flow, GateCounters, KernelConfig, LinkConfig, LinkHook, Path, VipRow,
-        run::{GATE_EGRESS, GATE_INGRESS, GATE_OTHER, Programs, STEER_INGRESS, TC_DROP, TC_NEXT, TC_REDIRECT},
+        Flow, GateCounters, VipRow,
+        run::{GATE_EGRESS, GATE_INGRESS, GATE_OTHER, STEER_INGRESS, TC_DROP, TC_NEXT, TC_REDIRECT},
     },
 };
 use baton_ebpf::steering::{FLOW_AGE_NS, MARK_FINAL, MARK_TAKEN};
-use kernel_support::{OUR_MAC, OWNER, PEER_MAC, config, packets::*};
-
-const SLOT: u32 = 4;
-const PEER: VoterId = VoterId(2);
-const FRONT: u32 = 300;
-const FRONT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x0f];
-/// The backplane link; loopback in a test run, which sees every packet as that device's.
-const LINK: u32 = 200;
-const LOOPBACK: u32 = 1;
-const HOUR: u64 = 3_600_000_000_000;
-
-const NEW_OWNER: GateRole = GateRole::Owner { steer: Some(PEER) };
-const DRAIN: GateRole = GateRole::Drain { to: PEER };
-const RECEIVE: GateRole = GateRole::Receive { from: PEER };
-
-/// What becomes of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Pass,
-    Drop,
-    ToPeer,
-    /// To the peer, as final.
-    Back,
-}
-use Fate::{Back, Drop, Pass, ToPeer};
-
-struct Node(Programs);
-
-/// The peer's MAC address with the bit that marks a final frame flipped.
-fn flipped(mut mac: [u8; 6]) -> [u8; 6] {
-    mac[0] ^= 2;
-    mac
-}
-
-impl Node {
-    /// A node with a way to its peer, which is alive, and a lease.
-    fn new(role: GateRole) -> Self {
-        Self::with(role, LINK)
-    }
-
-    fn with(role: GateRole, link: u32) -> Self {
-        let device = |ifindex| Device { ifindex, name: format!("device{ifindex}") };
-        let link = LinkConfig { device: device(link), hook: LinkHook::Tc };
-        let config = KernelConfig { fronts: vec![device(FRONT), device(LOOPBACK)], links: vec![link], ..config() };
-        let mut programs =
-            Programs::load(&config).expect("the BPF programs must load: run as root on Linux 5.18 or later");
-        let tables = programs.tables();
-        let row = |address, front| VipRow { address, slot: SLOT, front };
-        let vips = [row(Ipv4Addr::from(VIP).into(), FRONT), row(Ipv6Addr::from(vip6()).into(), FRONT)];
-        programs.set_vips(&vips).expect("two VIPs");
-        assert!(tables.set_front(0, FRONT, FRONT_MAC));
-        tables.set_path(PEER, Some(Path { ifindex: LINK, peer_mac: PEER_MAC, own_mac: OUR_MAC }));
-        tables.peer(PEER).links[0].mac.store(baton_ebpf::steering::mac_number(PEER_MAC));
-        tables.peer(PEER).host_seen.store(clock::now() + HOUR);
-        tables.control().lease_end.store(clock::now() + HOUR);
-        let node = Self(programs);
-        node.take(role);
-        node
-    }
-
-    fn take(&self, role: GateRole) {
-        assert!(self.0.tables().set_gate(SLOT, 7, role));
-    }
-
-    fn fate(&self, frame: &[u8], mark: u32) -> Fate {
-        let ran = self.0.run_marked(GATE_INGRESS, frame, mark).expect("it runs");
-        assert_eq!(ran.mark, 0, "the mark is taken off");
-        match ran.action {
-            TC_NEXT => {
-                assert_eq!(ran.packet, frame, "what passes is as it was");
-                Pass
-            }
-            TC_DROP => Drop,
-            TC_REDIRECT => {
-                assert_eq!(ran.packet[..6], PEER_MAC);
-                assert_eq!(ran.packet[12..], frame[12..]);
-                match ran.packet[6..12].try_into().expect("six bytes") {
-                    OUR_MAC => ToPeer,
-                    mac if mac == flipped(OUR_MAC) => Back,
-                    mac => panic!("sent from {mac:?}"),
-                }
-            }
-            other => panic!("action {other}"),
-        }
-    }
-
-    /// A packet by the front.
-    fn front(&self, frame: &[u8]) -> Fate {
-        self.fate(frame, 0)
-    }
-
-    /// A packet over the backplane.
-    fn taken(&self, frame: &[u8]) -> Fate {
-        self.fate(frame, MARK_TAKEN)
-    }
-
-    /// The same as final.
-    fn last(&self, frame: &[u8]) -> Fate {
-        self.fate(frame, MARK_FINAL)
-    }
-
-    fn counters(&self) -> GateCounters {
-        self.0.tables().gate_counters(SLOT).expect("the slot")
-    }
-
-    fn tenure(&self) -> bool {
-        !self.0.tenures().expect("read").is_empty()
-    }
-}
+use kernel_support::{
+    OUR_MAC, OWNER, PEER_MAC,
+    packets::*,
+    steered::{Fate::*, *},
+};
 
 /// The flow of [`udp`] from a client's port.
 fn flow(family: Family, port: u16, age_ns: u64) -> Flow {

@@ -5,6 +5,7 @@ mod kernel_support;
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
+    process::Command,
     sync::Arc,
     time::Duration,
 };
@@ -130,7 +131,7 @@ fn lease_is_earned_and_stopped(hook: LinkHook, chain: Chain, mechanism: Mechanis
     let two = pair.attach(&pair.two, 1, hook, chain);
     assert_eq!(
         one.hooks().iter().filter(|hook| hook.mechanism == mechanism).count(),
-        if hook == LinkHook::Xdp { 1 } else { 2 }
+        if hook == LinkHook::Xdp { 1 } else { 3 }
     );
     assert!(one.hooks().iter().all(|hook| hook.fallback.is_none()));
     let socket = pair.one.socket();
@@ -239,7 +240,7 @@ fn a_new_incarnation_adopts_the_pins_and_inherits_no_right() {
         assert_eq!(one.tables().link_view(VoterId(2), 0), inspector.link(VoterId(2), 0));
         let hooks = one.hooks().to_vec();
         let first: Vec<_> = pair.one.namespace.run(move || hooks.iter().map(Hook::is_first).collect());
-        assert_eq!(first, [(chain == Chain::Auto && has_tcx()).then_some(true); 2]);
+        assert_eq!(first, [(chain == Chain::Auto && has_tcx()).then_some(true); 3]);
         // Its own beats earn it a lease, and the peer knows the new incarnation.
         beat_until(&one.tables(), &socket, 2, 0, "a lease of its own", || one.tables().lease_end() > 0);
         assert_eq!(two.tables().peer_view(VoterId(1)).incarnation, 2);
@@ -368,7 +369,7 @@ fn one_device_may_be_front_and_backplane_and_what_is_gone_is_not_first() {
     let first = |kernel: &Kernel| kernel.hooks().iter().map(Hook::is_first).collect::<Vec<_>>();
     node.namespace.run(move || {
         let kernel = kernel::attach(&config).expect("it attaches");
-        assert_eq!(first(&kernel), [has_tcx().then_some(true); 4]);
+        assert_eq!(first(&kernel), [has_tcx().then_some(true); 5]);
         kernel.unpin_all().expect("everything goes");
         // What is gone from the device is first no more.
         let kernel = kernel::attach(&stranger).expect("it attaches");
@@ -377,6 +378,35 @@ fn one_device_may_be_front_and_backplane_and_what_is_gone_is_not_first() {
         let gone = has_tcx().then_some(false);
         wait_until("the links are released", || hooks.iter().all(|hook| hook.is_first() == gone));
     });
+}
+
+#[test]
+fn filters_of_a_device_that_is_front_and_backplane_do_not_replace_each_other() {
+    let pair = Pair::new();
+    let node = &pair.one;
+    let filters = |direction: &'static str| {
+        node.namespace.run(move || {
+            let tc = Command::new("tc").args(["filter", "show", "dev", "one", direction]).output();
+            let text = tc.expect("iproute2 is installed").stdout;
+            let mut programs = Vec::new();
+            for name in ["gate_ingress", "gate_egress", "beat_ingress", "beat_egress", "steer_ingress"] {
+                programs.extend(vec![name; String::from_utf8_lossy(&text).matches(name).count()]);
+            }
+            programs
+        })
+    };
+    // The second agent finds the first one's filters and swaps its programs in.
+    for incarnation in 1..=2 {
+        let config = pair.config(node, incarnation, LinkHook::Tc, Chain::Clsact);
+        let config = KernelConfig { fronts: vec![config.links[0].device.clone()], ..config };
+        let kernel = node.namespace.run(move || kernel::attach(&config)).expect("it attaches");
+        assert_eq!(filters("ingress"), ["gate_ingress", "beat_ingress", "steer_ingress"]);
+        assert_eq!(filters("egress"), ["gate_egress", "beat_egress"]);
+        if incarnation == 2 {
+            node.namespace.run(move || kernel.unpin_all()).expect("everything goes");
+        }
+    }
+    assert!(filters("ingress").is_empty() && filters("egress").is_empty());
 }
 
 #[test]

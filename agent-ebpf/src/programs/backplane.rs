@@ -15,8 +15,12 @@ use baton_ebpf::{
 };
 
 use super::{
-    frame::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Frame, Head, UDP, difference, head},
+    frame::{
+        ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Frame, Head, UDP, difference, head,
+        is_forwarded,
+    },
     maps::{CONTROL, COUNTERS, PEER},
+    vip::{Address, NO_VIP, mapped, vip},
 };
 
 /// A UDP header with a heartbeat behind it: written back in one piece.
@@ -115,7 +119,7 @@ fn ingress<F: Frame>(frame: &F) -> F::Action {
         return frame.pass();
     };
     let port = u64::from(u16::from_be_bytes(udp.header[1]));
-    if port != control.port.load() || port == 0 {
+    if port != control.port.load() || port == 0 || to_vip(frame, &udp) {
         return frame.pass();
     }
     let arrival = link(control, frame.ifindex());
@@ -147,6 +151,21 @@ fn ingress<F: Frame>(frame: &F) -> F::Action {
             Some(()) => frame.bounce(),
             None => frame.drop(),
         },
+    }
+}
+
+/// Whether the datagram is for a VIP: a client's, which the peer of a move sent on.
+#[inline(always)]
+fn to_vip<F: Frame>(frame: &F, udp: &Udp) -> bool {
+    let address = if udp.ipv6 {
+        frame.get::<Address>(udp.network + 24)
+    } else {
+        let ip = &udp.head.ip;
+        Some(mapped([ip[16], ip[17], ip[18], ip[19]]))
+    };
+    match address {
+        Some(address) => vip(&address) != NO_VIP,
+        None => false,
     }
 }
 
@@ -192,10 +211,11 @@ fn egress(frame: &TcContext) -> i32 {
 }
 
 /// Stamps and signs a beat of ours that has no stamp yet. `None`: there was nothing to do, or the packet is too short.
+/// What only passes through (a client's packet that is steered to the peer) is never signed, whatever it looks like.
 #[inline(always)]
 fn sign(frame: &TcContext) -> Option<&'static Counters> {
     let control = CONTROL.get(0)?;
-    if foreign(frame, control, 0) {
+    if foreign(frame, control, 0) || is_forwarded(frame) {
         return None;
     }
     let udp = udp(frame)?;

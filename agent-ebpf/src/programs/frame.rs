@@ -209,6 +209,13 @@ pub fn is_plain(frame: &TcContext) -> bool {
     unsafe { (*frame.skb.skb).pkt_type == PACKET_HOST && (*frame.skb.skb).vlan_present == 0 }
 }
 
+/// Whether a leaving packet came by a device: this machine did not make it.
+#[inline(always)]
+pub fn is_forwarded(frame: &TcContext) -> bool {
+    // SAFETY: the kernel passes a valid context.
+    unsafe { (*frame.skb.skb).ingress_ifindex != 0 }
+}
+
 /// Hands the packet out by a device.
 #[inline(always)]
 pub fn send_by(ifindex: u32) -> i32 {

@@ -13,8 +13,8 @@ use baton_ebpf::{
 use super::{
     frame::{Frame, TCP, mark},
     maps::{CONTROL, GATE, TENURES},
-    policy,
-    vip::{Found, NO_VIP, find, foreign},
+    policy::{self, blur},
+    vip::{Found, NO_VIP, NOTHING, find, look, quick},
 };
 
 /// Which way, and on what kind of device.
@@ -28,10 +28,12 @@ enum Side {
 #[inline(always)]
 fn gate(frame: &TcContext, side: Side) -> i32 {
     let ingress = side == Side::FrontIngress;
-    if foreign(frame, ingress) {
-        return frame.pass();
+    let mut found = NOTHING;
+    match quick(frame, ingress, &mut found) {
+        look::FOREIGN => return frame.pass(),
+        look::FOUND => {}
+        _ => found = find(frame, ingress),
     }
-    let found = find(frame, ingress);
     if found.vip == NO_VIP {
         return frame.pass();
     }
@@ -53,10 +55,10 @@ fn gate(frame: &TcContext, side: Side) -> i32 {
         // Questions for the VIP are the owner's alone.
         return if owner { frame.pass() } else { held(frame, group, side, true) };
     }
-    if owner && gate_peer(word) == 0 && !found.counts && !is_ours(mark(frame)) {
+    if owner && gate_peer(word) == 0 && found.counts == 0 && !is_ours(mark(frame)) {
         return frame.pass();
     }
-    policy::arrive(frame, &found, word, now)
+    policy::arrive(frame, &found.blurred(blur(now)), word, now)
 }
 
 /// What leaves while there is a role. Only the owner answers for the VIP and opens connections from it: the next one lets
@@ -64,13 +66,13 @@ fn gate(frame: &TcContext, side: Side) -> i32 {
 #[inline(always)]
 fn leave(frame: &TcContext, group: &GateGroup, side: Side, found: &Found, word: u64, now: u64) -> i32 {
     if gate_role(word) == ROLE_OWNER {
-        if found.neighbour && found.counts {
+        if found.neighbour && found.counts != 0 {
             let key = TenureKey { slot: u64::from(found.slot()), epoch: gate_epoch(word) };
             record(&key, true, now);
         }
         return frame.pass();
     }
-    if found.neighbour || (found.counts && found.protocol == TCP) {
+    if found.neighbour || (found.counts != 0 && found.protocol == TCP) {
         return held(frame, group, side, found.neighbour);
     }
     frame.pass()

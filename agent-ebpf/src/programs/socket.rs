@@ -10,17 +10,12 @@ use baton_ebpf::steering::FlowKey;
 
 use super::{frame::Frame, vip::Found};
 
-/// What socket there is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Socket {
-    /// None, or one that listens and never heard of the flow.
-    None,
-    /// One of the flow, or a listening one whose SYN cookie the segment brings back.
-    Flow,
-    /// One that waits for the end of the handshake.
-    HalfOpen,
-}
+/// There is none, or one that listens and never heard of the flow.
+pub const NONE: u32 = 0;
+/// There is one of the flow, or a listening one whose SYN cookie the segment brings back.
+pub const FLOW: u32 = 1;
+/// There is one that waits for the end of the handshake.
+pub const HALF_OPEN: u32 = 2;
 
 /// States of `enum` in linux/bpf.h, which are those of net/tcp_states.h.
 const BPF_TCP_LISTEN: u32 = 10;
@@ -42,18 +37,18 @@ const _: () = assert!(TUPLE6 == 36);
 
 /// Looks the flow's socket up. `segment`: the packet is one of the flow, which may bring a SYN cookie back.
 #[inline(never)]
-pub fn lookup(frame: &TcContext, found: &Found, key: &FlowKey, segment: bool) -> Socket {
+pub fn lookup(frame: &TcContext, found: &Found, key: &FlowKey, segment: bool) -> u32 {
     let socket = find(frame, found, key);
     if socket.is_null() {
-        return Socket::None;
+        return NONE;
     }
     // SAFETY: the lookup gave a socket, which is held until its release below.
     let state = unsafe { (&raw const (*socket).state).read_volatile() };
     let outcome = match state {
-        BPF_TCP_LISTEN if segment && cookie(frame, found, socket) => Socket::Flow,
-        BPF_TCP_LISTEN => Socket::None,
-        BPF_TCP_NEW_SYN_RECV => Socket::HalfOpen,
-        _ => Socket::Flow,
+        BPF_TCP_LISTEN if segment && cookie(frame, found, socket) => FLOW,
+        BPF_TCP_LISTEN => NONE,
+        BPF_TCP_NEW_SYN_RECV => HALF_OPEN,
+        _ => FLOW,
     };
     // SAFETY: the socket is held, and not used any more.
     unsafe { bpf_sk_release(socket.cast()) };
@@ -62,7 +57,7 @@ pub fn lookup(frame: &TcContext, found: &Found, key: &FlowKey, segment: bool) ->
 
 #[inline(always)]
 fn find(frame: &TcContext, found: &Found, key: &FlowKey) -> *mut bpf_sock {
-    if found.ipv6 {
+    if found.ipv6 != 0 {
         let tuple: *const FlowKey = key;
         // SAFETY: the helper reads the tuple alone.
         return unsafe {
@@ -87,7 +82,7 @@ fn cookie(frame: &TcContext, found: &Found, socket: *mut bpf_sock) -> bool {
         return false;
     }
     let mut ip = [0u32; 10];
-    let length = if found.ipv6 {
+    let length = if found.ipv6 != 0 {
         if !frame.fill(found.network, &mut ip) {
             return false;
         }

@@ -12,19 +12,17 @@ use baton_ebpf::{
 use super::{
     frame::{Frame, copy_by, hand_in, is_plain, mark, send_by},
     maps::{GATE, PEER, STEER},
-    vip::{NO_VIP, find, foreign},
+    vip::{NO_VIP, NOTHING, find, look, quick},
 };
 
-/// Where a packet came from.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Came {
+/// Where a packet came from. Numbers rather than an enumeration, so that they can be blurred.
+pub mod came {
     /// From a client.
-    Front,
+    pub const FRONT: u32 = 0;
     /// From the peer, over the backplane.
-    Peer,
+    pub const PEER: u32 = 1;
     /// The same, and it must not be sent back.
-    Final,
+    pub const FINAL: u32 = 2;
 }
 
 /// The two MAC addresses at a frame's begin.
@@ -32,15 +30,15 @@ type Macs = [[u8; 6]; 2];
 
 /// Where a packet at a front came from. A device may be front and backplane at once: then its source tells.
 #[inline(always)]
-pub fn came(frame: &TcContext, control: &Control, peer: u8, mark: u32) -> Came {
+pub fn origin(frame: &TcContext, control: &Control, peer: u8, mark: u32) -> u32 {
     if mark == MARK_TAKEN {
-        return Came::Peer;
+        return came::PEER;
     }
     if mark == MARK_FINAL {
-        return Came::Final;
+        return came::FINAL;
     }
     if !is_link(control, frame.ifindex()) {
-        return Came::Front;
+        return came::FRONT;
     }
     sender(frame, peer)
 }
@@ -56,26 +54,26 @@ fn is_link(control: &Control, ifindex: u32) -> bool {
     found
 }
 
-/// By the source MAC address: the peer, as final or not, or [`Came::Front`] for anybody else.
+/// By the source MAC address: the peer, as final or not, or [`came::FRONT`] for anybody else.
 #[inline(always)]
-fn sender(frame: &TcContext, peer: u8) -> Came {
+fn sender(frame: &TcContext, peer: u8) -> u32 {
     let (Some(macs), Some(row)) = (frame.get::<Macs>(0), PEER.get(u32::from(peer))) else {
-        return Came::Front;
+        return came::FRONT;
     };
     let source = mac_number(macs[1]);
-    let mut came = Came::Front;
+    let mut origin = came::FRONT;
     for link in &row.links {
         let known = link.mac.load();
         if known == 0 {
             continue;
         }
         if source == known {
-            came = Came::Peer;
+            origin = came::PEER;
         } else if source == known ^ MAC_FINAL {
-            came = Came::Final;
+            origin = came::FINAL;
         }
     }
-    came
+    origin
 }
 
 /// Whether the peer's host was heard of within the time that a lease takes to run out (docs/safety.md, rule 2).
@@ -136,11 +134,16 @@ pub fn copy(frame: &TcContext, control: &Control, peer: u8, now: u64) -> bool {
 
 #[inline(always)]
 fn ingress(frame: &TcContext) -> i32 {
+    let mut found = NOTHING;
+    match quick(frame, true, &mut found) {
+        look::FOREIGN => return frame.pass(),
+        look::FOUND => {}
+        _ => found = find(frame, true),
+    }
     // What this program handed in comes by here again where a device is front and backplane at once.
-    if foreign(frame, true) || is_ours(mark(frame)) {
+    if is_ours(mark(frame)) {
         return frame.pass();
     }
-    let found = find(frame, true);
     // Tagged frames are of devices above this one, and what is sent to others is none of ours.
     if found.vip == NO_VIP || found.neighbour || found.network != 14 || !is_plain(frame) {
         return frame.pass();
@@ -160,12 +163,12 @@ fn ingress(frame: &TcContext) -> i32 {
     }
     let word = group.word.load();
     let peer = gate_peer(word);
-    let came = if gate_role(word) == ROLE_CLOSED || peer == 0 { Came::Front } else { sender(frame, peer) };
-    if came == Came::Front || ifindex == 0 || mac == 0 || !frame.put(0, &mac_bytes(mac)) {
+    let origin = if gate_role(word) == ROLE_CLOSED || peer == 0 { came::FRONT } else { sender(frame, peer) };
+    if origin == came::FRONT || ifindex == 0 || mac == 0 || !frame.put(0, &mac_bytes(mac)) {
         group.dropped_backplane.add(1);
         return frame.drop();
     }
-    frame.set_mark(if came == Came::Final { MARK_FINAL } else { MARK_TAKEN });
+    frame.set_mark(if origin == came::FINAL { MARK_FINAL } else { MARK_TAKEN });
     hand_in(ifindex as u32)
 }
 

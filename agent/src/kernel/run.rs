@@ -34,8 +34,9 @@ pub const XDP_TX: u32 = 3;
 
 /// The largest packet that comes back.
 const PACKET_MAX: usize = 2048;
-/// Where the mark is in `struct __sk_buff`.
+/// Where fields are in `struct __sk_buff` (linux/bpf.h); the kernel takes what is left out behind them for zero.
 const MARK_AT: usize = 8;
+const INGRESS_IFINDEX_AT: usize = 36;
 /// Room for `struct __sk_buff` of this kernel and of later ones.
 const CONTEXT_MAX: usize = 1024;
 
@@ -126,18 +127,37 @@ impl Programs {
     /// # Errors
     /// As [`Programs::run`].
     pub fn run_marked(&self, program: &'static str, packet: &[u8], mark: u32) -> Result<Ran, KernelError> {
-        self.run_in(program, packet, 1, Some(mark))
+        self.run_in(program, packet, 1, Some(&[(MARK_AT, mark)]))
     }
 
-    fn run_in(&self, program: &'static str, packet: &[u8], repeat: u32, mark: Option<u32>) -> Result<Ran, KernelError> {
+    /// The same for a packet that came by a device before.
+    ///
+    /// # Errors
+    /// As [`Programs::run`].
+    pub fn run_forwarded(&self, program: &'static str, packet: &[u8], ifindex: u32) -> Result<Ran, KernelError> {
+        self.run_in(program, packet, 1, Some(&[(INGRESS_IFINDEX_AT, ifindex)]))
+    }
+
+    fn run_in(
+        &self,
+        program: &'static str,
+        packet: &[u8],
+        repeat: u32,
+        fields: Option<&[(usize, u32)]>,
+    ) -> Result<Ran, KernelError> {
         let mut out = vec![0; PACKET_MAX.max(packet.len() + 64)];
-        // `struct __sk_buff` up to its mark; the kernel takes what is left out for zero.
-        let context = mark.map(|mark| [&[0; MARK_AT][..], &mark.to_ne_bytes()].concat());
+        let context = fields.map(|fields| {
+            let mut context = [0; INGRESS_IFINDEX_AT + 4];
+            for (at, value) in fields {
+                context[*at..at + 4].copy_from_slice(&value.to_ne_bytes());
+            }
+            context
+        });
         let mut context_out = [0; CONTEXT_MAX];
         let options = TestRunOptions {
             data_in: Some(packet),
             data_out: Some(&mut out),
-            ctx_in: context.as_deref(),
+            ctx_in: context.as_ref().map(|context| &context[..]),
             ctx_out: context.is_some().then_some(&mut context_out[..]),
             repeat,
             ..TestRunOptions::default()

@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod echo;
 pub mod namespace;
 pub mod packets;
+pub mod steered;
 
 use std::net::IpAddr;
 
