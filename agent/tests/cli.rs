@@ -96,17 +96,19 @@ fn every_bad_configuration_is_refused_with_exactly_its_mistakes() {
 }
 
 #[test]
-fn the_shipped_example_is_good() {
+fn the_shipped_examples_are_good() {
     let dir = keys();
     let key = dir.path().join("cluster.key");
-    let content =
-        fs::read_to_string(shipped("lb-pair.toml")).unwrap().replace("/etc/baton/cluster.key", key.to_str().unwrap());
-    let file = dir.path().join("baton.toml");
-    fs::write(&file, content).unwrap();
-    let out = baton(&["check", file.to_str().unwrap(), "--name", "lb2"]);
-    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
-    assert!(out.stderr.is_empty(), "{}", text(&out.stderr));
-    assert!(text(&out.stdout).contains("is good: cluster lb, 3 voters, 1 groups with 2 VIPs; this machine is lb2"));
+    for example in ["lb-pair.toml", "haproxy-pair.toml"] {
+        let content =
+            fs::read_to_string(shipped(example)).unwrap().replace("/etc/baton/cluster.key", key.to_str().unwrap());
+        let file = dir.path().join("baton.toml");
+        fs::write(&file, content).unwrap();
+        let out = baton(&["check", file.to_str().unwrap(), "--name", "lb2"]);
+        assert_eq!(out.status.code(), Some(0), "{example}: {}", text(&out.stderr));
+        assert!(out.stderr.is_empty(), "{example}: {}", text(&out.stderr));
+        assert!(text(&out.stdout).contains("is good: cluster lb, 3 voters, 1 groups with 2 VIPs; this machine is lb2"));
+    }
 }
 
 #[test]

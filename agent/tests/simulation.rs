@@ -107,4 +107,6 @@ mutations! {
     skip_second_floor_check: 3 voters, 3000 seeds;
     plain_exchange: 3 voters, 400 seeds;
     beat_claims_applied: 3 voters, 2000 seeds;
+    keeper_claims_newest: 3 voters, 300 seeds;
+    orphan_keeps_gates: 3 voters, 300 seeds;
 }

@@ -6,7 +6,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write as _},
     net::IpAddr,
-    os::unix::net::UnixStream,
+    os::unix::{fs::symlink, net::UnixStream},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::{
     freeze::Frozen,
+    load::proxy,
     overlap::Tenure,
     process::Proc,
     system::System,
@@ -83,6 +84,8 @@ pub struct Baton {
     bare: BTreeSet<String>,
     /// Further lines of the group.
     placement: String,
+    /// Further lines of the group's HAProxy, if it has one.
+    haproxy: Option<String>,
 }
 
 impl Baton {
@@ -97,6 +100,7 @@ impl Baton {
             vips: Lab::vips().to_vec(),
             bare: BTreeSet::new(),
             placement: String::new(),
+            haproxy: None,
         }
     }
 
@@ -121,6 +125,13 @@ impl Baton {
         self
     }
 
+    /// The group has a HAProxy, configured as [`proxy::configuration`] writes it; further lines of its table.
+    #[must_use]
+    pub fn with_haproxy(mut self, lines: &str) -> Self {
+        self.haproxy = Some(lines.to_owned());
+        self
+    }
+
     /// The agent's program: `BATON_BIN`, or `baton` beside the folder of the running test.
     pub fn program() -> Result<PathBuf> {
         if let Some(path) = std::env::var_os("BATON_BIN") {
@@ -137,6 +148,11 @@ impl Baton {
     /// The folder of a voter's agent.
     pub fn folder(lab: &Lab, machine: &Machine) -> PathBuf {
         lab.home().path().join(&machine.name)
+    }
+
+    /// The symbolic link by which a voter's agent is started: a test can put another program behind it.
+    pub fn link(lab: &Lab, machine: &Machine) -> PathBuf {
+        Self::folder(lab, machine).join("baton")
     }
 
     /// The voter's private BPF file system.
@@ -182,7 +198,11 @@ impl Baton {
             for part in ["data", "run", "bpf"] {
                 fs::create_dir_all(folder.join(part))?;
             }
+            symlink(Self::program()?, Self::link(lab, machine))?;
             let bpf = folder.join("bpf");
+            if self.haproxy.is_some() && machine.front.is_some() {
+                proxy::configuration(lab, machine)?;
+            }
             fs::write(configuration_file(lab, machine), self.configuration(lab, machine, &key))?;
             if self.bare.contains(&machine.name) {
                 // Nothing can be mounted on a file.
@@ -229,6 +249,11 @@ impl Baton {
             .unwrap_or_default();
         }
         write!(text, "\n[[group]]\nname = \"{GROUP}\"\n{}\n", self.placement).unwrap_or_default();
+        if let Some(lines) = &self.haproxy {
+            let file = |m: &Machine| format!("{} = \"{}\"", m.name, proxy::file(lab, m).display());
+            let files: Vec<_> = lab.nodes.iter().map(file).collect();
+            write!(text, "\n[[group.haproxy]]\nconfig = {{ {} }}\n{lines}\n", files.join(", ")).unwrap_or_default();
+        }
         for vip in &self.vips {
             // Those of the front's own networks carry its prefix; all others stand for themselves.
             let prefix = match vip {
@@ -304,7 +329,7 @@ impl System for Baton {
                 continue;
             }
             *member = None;
-            let mut command = Command::new(Self::program()?);
+            let mut command = Command::new(Self::link(lab, machine));
             command.arg("--config").arg(configuration_file(lab, machine)).args(["agent", "--name", &machine.name]);
             *member = Some(Proc::spawn(lab.home(), &machine.ns, &format!("baton-{}", machine.name), command)?);
         }
@@ -336,6 +361,11 @@ impl System for Baton {
         let serves = statuses.iter().any(|s| s["node"] == owner && group(s)["serving_here"] == true);
         let spare = statuses.iter().any(|s| group(s)["candidates"].as_array().is_some_and(|c| !c.is_empty()));
         Ok(statuses.len() == self.members.len() && agreed && serves && spare)
+    }
+
+    fn settled(&mut self, lab: &Lab) -> Result<bool> {
+        let drained = |s: &Value| group(s)["draining_on"].is_null();
+        Ok(self.ready(lab)? && self.statuses(lab)?.iter().all(drained))
     }
 
     fn owner(&mut self, lab: &Lab) -> Result<Option<usize>> {

@@ -6,6 +6,7 @@
 use std::{
     fs,
     io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, Once, PoisonError,
@@ -17,7 +18,7 @@ use std::{
 use anyhow::{Context, Result};
 use rustix::{
     mount::{UnmountFlags, unmount},
-    process::{Pid, Signal, kill_process, kill_process_group},
+    process::{Pid, Signal, getpid, kill_process, kill_process_group},
 };
 
 /// All labs live here: a tmpfs on any Linux host, and short enough for the path of a unix socket.
@@ -104,6 +105,7 @@ pub fn reap() {
 /// Ends the children, unmounts everything below `path`, and removes the folder unless `keep`.
 fn take_away(path: &Path, keep: bool) {
     end_children(path);
+    end_inhabitants(path);
     // Mounts go in the reverse order of their making; a busy one is retried, since a process takes a moment to die.
     for _ in 0..50 {
         let mounts = mounts_below(path);
@@ -159,6 +161,20 @@ fn end_children(path: &Path) {
             None => {
                 kill_process_group(target, Signal::KILL).ok();
             }
+        }
+    }
+}
+
+/// Ends processes that live in the lab's network namespaces and are nobody's children any more, such as what an agent started.
+fn end_inhabitants(path: &Path) {
+    let id = |file: &Path| fs::metadata(file).map(|meta| (meta.dev(), meta.ino())).ok();
+    let files = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let namespaces: Vec<_> =
+        files.filter(|file| file.extension().is_some_and(|e| e == "net")).filter_map(|file| id(&file)).collect();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| Pid::from_raw(name.parse().ok()?)) else { continue };
+        if pid != getpid() && id(&entry.path().join("ns/net")).is_some_and(|ns| namespaces.contains(&ns)) {
+            kill_process(pid, Signal::KILL).ok();
         }
     }
 }

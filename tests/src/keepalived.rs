@@ -20,6 +20,8 @@ pub struct Keepalived {
     profile: &'static str,
     period: Duration,
     realtime: bool,
+    /// A planned move lowers the owner's priority instead of stopping its daemon.
+    by_priority: bool,
     members: Vec<Option<Proc>>,
     /// A member that was told to stop and starts anew at the next repair.
     leaving: Option<usize>,
@@ -44,18 +46,39 @@ impl Keepalived {
     }
 
     fn new(advert: &'static str, profile: &'static str, period: Duration, realtime: bool) -> Self {
-        Self { advert, profile, period, realtime, members: Vec::new(), leaving: None, logs: Vec::new() }
+        let (by_priority, members, logs) = (false, Vec::new(), Vec::new());
+        Self { advert, profile, period, realtime, by_priority, members, leaving: None, logs }
     }
 
-    fn configuration(&self, node: usize) -> String {
+    /// The same with preemption: a planned move lowers the first member's priority by a file that the daemon watches. The
+    /// repair gives it back, and the VIPs return.
+    #[must_use]
+    pub fn moved_by_priority(mut self) -> Self {
+        self.by_priority = true;
+        self
+    }
+
+    /// The file whose number, times -100, is added to a member's priority.
+    fn priority_file(lab: &Lab, node: usize) -> PathBuf {
+        lab.home().path().join(format!("keepalived-{}.lower", lab.nodes[node].name))
+    }
+
+    fn configuration(&self, lab: &Lab, node: usize) -> String {
         let mut text = String::from("global_defs {\n  vrrp_version 3\n");
         if self.realtime {
             text.push_str("  vrrp_rt_priority 50\n  vrrp_no_swap\n");
         }
         let priority = 150 - 10 * node;
+        let (preemption, tracked) = if self.by_priority {
+            let file = Self::priority_file(lab, node);
+            let tracked = format!("track_file lower {{\n  file \"{}\"\n}}\n", file.display());
+            ("  track_file {\n    lower weight -100\n  }\n", tracked)
+        } else {
+            ("  nopreempt\n", String::new())
+        };
         write!(
             text,
-            "}}\nvrrp_instance web {{\n  state BACKUP\n  nopreempt\n  interface bp0\n  virtual_router_id 51\n  \
+            "}}\n{tracked}vrrp_instance web {{\n  state BACKUP\n{preemption}  interface bp0\n  virtual_router_id 51\n  \
              priority {priority}\n  advert_int {}\n  track_interface {{\n    front0\n  }}\n  virtual_ipaddress {{\n    \
              {VIP4}/24 dev front0\n  }}\n  virtual_ipaddress_excluded {{\n    {VIP6}/64 dev front0\n  }}\n}}\n",
             self.advert
@@ -69,7 +92,10 @@ impl Keepalived {
         let machine = &lab.nodes[node];
         let path = |suffix: &str| lab.home().path().join(format!("keepalived-{}.{suffix}", machine.name));
         let configuration = path("conf");
-        fs::write(&configuration, self.configuration(node))?;
+        fs::write(&configuration, self.configuration(lab, node))?;
+        if self.by_priority {
+            fs::write(Self::priority_file(lab, node), "0\n")?;
+        }
         // What a killed daemon left on the front is taken away, as an administrator would before the next start.
         machine.ns.feed("ip", &["-force", "-batch", "-"], &leftovers()).ok();
         for stale in ["pid", "vrrp.pid"] {
@@ -119,8 +145,14 @@ impl System for Keepalived {
 
     fn start(&mut self, lab: &Lab) -> Result<()> {
         self.members.resize_with(lab.nodes.len(), || None);
-        if let Some(member) = self.leaving.take().and_then(|node| self.members[node].as_mut()) {
-            member.terminate(STOP_LIMIT)?;
+        match self.leaving.take() {
+            Some(node) if self.by_priority => fs::write(Self::priority_file(lab, node), "0\n")?,
+            Some(node) => {
+                if let Some(member) = self.members[node].as_mut() {
+                    member.terminate(STOP_LIMIT)?;
+                }
+            }
+            None => {}
         }
         for node in 0..lab.nodes.len() {
             if self.members[node].as_mut().is_none_or(|member| !member.is_running()) {
@@ -153,8 +185,13 @@ impl System for Keepalived {
         self.members.get_mut(node)?.as_mut()
     }
 
-    /// An orderly stop of the owner's daemon, which tells the other at once (priority 0).
-    fn planned_move(&mut self, _lab: &Lab, from: usize, _to: usize) -> Result<()> {
+    /// An orderly stop of the owner's daemon, which tells the other at once (priority 0); or a lower priority of the owner.
+    fn planned_move(&mut self, lab: &Lab, from: usize, _to: usize) -> Result<()> {
+        if self.by_priority {
+            fs::write(Self::priority_file(lab, from), "1\n")?;
+            self.leaving = Some(from);
+            return Ok(());
+        }
         let member = self.process(from).context("no keepalived to stop there")?;
         member.signal(rustix::process::Signal::TERM)?;
         self.leaving = Some(from);

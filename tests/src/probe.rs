@@ -1,6 +1,10 @@
 //! The client probe: a UDP question to the VIP every millisecond, and what became of each.
+//!
+//! Each question is a flow of its own, from a port that was not used within the last minute: it tells who takes *new* flows. The
+//! old owner of a planned move goes on serving those that it has.
 
 use std::{
+    collections::VecDeque,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
@@ -26,6 +30,12 @@ use crate::{
 
 /// Probes that are remembered: over four minutes at 1 ms.
 const REMEMBERED: usize = 1 << 18;
+
+/// The ports that questions are asked from, one after the other: at 1 ms each comes again after 64 s, longer than an agent remembers
+/// a flow.
+const PORTS: std::ops::RangeInclusive<u16> = 1_025..=65_500;
+/// How many of the last questions are listened for: a quarter of a second at 1 ms.
+const LISTENED: usize = 256;
 
 /// A running probe; it ends when dropped.
 #[derive(Debug)]
@@ -78,10 +88,8 @@ pub struct Report {
 impl Probe {
     /// Starts to ask `vip` from within `ns`, once every `interval_ns`.
     pub fn start(ns: &NetNs, vip: IpAddr, interval_ns: Nanos) -> Result<Self> {
-        let any: IpAddr = if vip.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-        let socket = ns.run(move || UdpSocket::bind((any, 0)))??;
-        socket.set_nonblocking(true)?;
-        stamp_arrivals(&socket)?;
+        // That a socket can be had is seen here rather than in the thread.
+        ns.run(move || open(vip, *PORTS.start()).map(drop))??;
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             interval_ns,
@@ -90,7 +98,11 @@ impl Probe {
         });
         let inside = shared.clone();
         let target = SocketAddr::new(vip, PORT);
-        let thread = realtime::spawn("probe", realtime::PROBE, move || Ok(move || inside.run(&socket, target)))?;
+        let ns = ns.clone();
+        let thread = realtime::spawn("probe", realtime::PROBE, move || {
+            ns.enter()?;
+            Ok(move || inside.run(target))
+        })?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -187,22 +199,35 @@ impl Shared {
         &self.slots[number as usize % REMEMBERED]
     }
 
-    fn run(&self, socket: &UdpSocket, target: SocketAddr) {
+    fn run(&self, target: SocketAddr) {
         let mut due = clock::now();
+        let mut ports = PORTS.cycle();
+        let mut sockets: VecDeque<UdpSocket> = VecDeque::with_capacity(LISTENED);
         while !self.stop.load(Ordering::Relaxed) {
             let now = clock::now();
             if now >= due {
-                self.send(socket, target, now);
+                // A port that somebody else uses is passed over.
+                let fresh = ports.by_ref().take(64).find_map(|port| open(target.ip(), port).ok());
+                if let Some(fresh) = fresh {
+                    self.send(&fresh, target, now);
+                    if sockets.len() == LISTENED {
+                        sockets.pop_front();
+                    }
+                    sockets.push_back(fresh);
+                }
                 // After a stall, go on from now: probes that were never sent are not lost ones.
                 due = (due + self.interval_ns).max(now);
             }
             let left = due.saturating_sub(clock::now());
             let timeout = Timespec { tv_sec: 0, tv_nsec: left.min(999_999_999) as i64 };
-            let mut fds = [PollFd::new(socket, PollFlags::IN)];
+            let mut fds: Vec<PollFd<'_>> = sockets.iter().map(|s| PollFd::new(s, PollFlags::IN)).collect();
             // Interrupted or timed out alike: the loop looks at the clock again.
             if poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0) {
-                while let Some((number, answer)) = receive(socket) {
-                    self.take(number, answer);
+                let ready = fds.iter().zip(&sockets).filter(|(fd, _)| !fd.revents().is_empty());
+                for (_, socket) in ready {
+                    while let Some((number, answer)) = receive(socket) {
+                        self.take(number, answer);
+                    }
                 }
             }
         }
@@ -227,6 +252,15 @@ impl Shared {
             slot.answered.store(answer.at, Ordering::Release);
         }
     }
+}
+
+/// A socket of the calling thread's network namespace on a port, of the address family of `like`.
+fn open(like: IpAddr, port: u16) -> io::Result<UdpSocket> {
+    let any: IpAddr = if like.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let socket = UdpSocket::bind((any, port))?;
+    socket.set_nonblocking(true)?;
+    stamp_arrivals(&socket)?;
+    Ok(socket)
 }
 
 /// Asks the kernel to stamp each datagram at its arrival, so that the gap is not the probe's own delay.

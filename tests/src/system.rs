@@ -30,6 +30,11 @@ pub trait System {
     /// Whether all members run and the standby is ready to take over, as far as the system itself can tell.
     fn ready(&mut self, lab: &Lab) -> Result<bool>;
 
+    /// The same, and nothing of an earlier planned move goes on any more.
+    fn settled(&mut self, lab: &Lab) -> Result<bool> {
+        self.ready(lab)
+    }
+
     /// The node that owns the VIP, as the system itself tells it.
     fn owner(&mut self, lab: &Lab) -> Result<Option<usize>>;
 

@@ -12,7 +12,7 @@ use crate::{
 /// Options of `bench`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// `failover`, `takeover`, `programs` or `idle`, and its options (`failover --help` lists them).
+    /// `failover`, `takeover`, `move`, `programs` or `idle`, and its options (`failover --help` lists them).
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     arguments: Vec<String>,
 }

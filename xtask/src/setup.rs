@@ -24,13 +24,17 @@ const DEBIAN_TOOLCHAIN: [&str; 8] = [
 const LLVM: &str = "/usr/lib/llvm-22";
 const BPF_LINKER: &str = "0.13";
 /// Programs that demo, tests and benches run, and the packages they come from.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("cc", "gcc"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("ping", "iputils-ping"),
     ("haproxy", "haproxy"),
     ("keepalived", "keepalived"),
+    ("corosync", "corosync"),
+    ("pacemakerd", "pacemaker"),
+    ("crm_resource", "pacemaker-cli-utils"),
+    ("ocf-tester", "resource-agents"),
     ("promtool", "prometheus"),
 ];
 

@@ -7,10 +7,13 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 
-use super::inputs::{Input, Plan, Request};
+use super::{
+    inputs::{Input, Plan, Request},
+    restart::Wanted,
+};
 use crate::{
     api::{Backend, OrderError, protocol::ErrorKind, status::StatusReport},
-    cluster::{core::OrderRefused, message::Order},
+    cluster::{core::OrderRefused, ids::Nanos, message::Order},
     config::{Config, Shared},
     netlink::sockets::Sockets,
     telemetry::{history::History, metrics::Snapshot},
@@ -24,6 +27,7 @@ pub struct Handle {
     pub(super) config: Arc<Config>,
     pub(super) history: History,
     pub(super) driver: mpsc::UnboundedSender<Input>,
+    pub(super) restarts: mpsc::UnboundedSender<Wanted>,
 }
 
 impl Handle {
@@ -77,6 +81,17 @@ impl Backend for Handle {
         }
         settled(timeout(ANSWER_TIME, self.ask(|reply| Request::Order(order, reply))).await)?;
         Ok(text)
+    }
+
+    async fn restart(&self, within: Nanos, exit: bool) -> Result<String, OrderError> {
+        let (reply, answer) = oneshot::channel();
+        if self.restarts.send(Wanted { within, exit, reply: Some(reply) }).is_ok()
+            && let Ok(answer) = answer.await
+        {
+            return answer;
+        }
+        // The process is about to end.
+        std::future::pending().await
     }
 
     async fn plan(&self, order: Order) -> Result<String, OrderError> {

@@ -3,7 +3,13 @@
 //! It decides nothing. Inputs are applied entries, messages of other cores, reports of the executor, changes of front links, requests
 //! of operators, the pulse's wake-ups and the core's own deadline; after each the core is stepped until it is content.
 
-use std::{collections::BTreeMap, io, os::fd::OwnedFd, sync::Arc, sync::atomic::Ordering::Relaxed};
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::OwnedFd,
+    sync::Arc,
+    sync::atomic::Ordering::{Relaxed, Release},
+};
 
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 use tracing::{debug, error, info, warn};
@@ -27,12 +33,13 @@ use crate::{
         command::{Command, Fact, GateRole},
         core::{Core, OrderRefused},
         entry::Entry,
-        ids::{Epoch, GroupId, Nanos, VoterId},
+        ids::{Epoch, GroupId, MILLISECOND, Nanos, VoterId},
         message::Order,
-        state::State,
+        state::{Movement, State},
         timing::Timing,
         view::{PeerView, View},
     },
+    keeper::{Held, Left},
     kernel::Kernel,
     netlink::watch::Event,
     quorum::Quorum,
@@ -69,6 +76,10 @@ pub struct Driver {
     pub(super) sender: mpsc::UnboundedSender<Input>,
     pub(super) inputs: mpsc::UnboundedReceiver<Input>,
     pub(super) stopping: Option<Stopping>,
+    /// The keeper that beats for this machine until the own barrier is reflected by the gates.
+    pub(super) held: Option<Held>,
+    /// The keeper that takes over when this agent restarts.
+    pub(super) leaving: Option<Left>,
     /// On which links the heartbeats of each voter arrive, as the channel was last told.
     pub(super) links: BTreeMap<(VoterId, usize), bool>,
     /// Entries that their compare-and-set refused.
@@ -88,6 +99,8 @@ pub(super) struct Stopping {
 pub enum Ended {
     /// An orderly stop: everything was given up first, or its time was over.
     Stopped,
+    /// For a restart: the gates stay as they are.
+    Restarting,
     /// The core cannot go on; the text says what happened and what to do.
     Halted(String),
 }
@@ -114,6 +127,9 @@ impl Driver {
             }
             if self.stopped() {
                 return Ok(Ended::Stopped);
+            }
+            if self.leaving.is_some() && self.core.may_restart() {
+                return Ok(Ended::Restarting);
             }
             timer.arm(Some(self.deadline()))?;
             tokio::select! {
@@ -191,6 +207,7 @@ impl Driver {
                 }
             }
             Input::Resource(event) => self.resource_says(now, event),
+            Input::KeeperGone => self.begin_anew(now),
             Input::Request(request) => self.answer(now, request),
         }
     }
@@ -273,12 +290,60 @@ impl Driver {
             Request::Plan(order, reply) => drop(reply.send(self.plan(now, &order))),
             Request::Status(reply) => drop(reply.send(self.status(now))),
             Request::Metrics(reply) => drop(reply.send(self.metrics(now))),
+            Request::MayRestart(reply) => drop(reply.send(self.may_restart())),
+            Request::Restart(left) => {
+                info!("restarting: giving up the leadership alone");
+                self.core.begin_restart(now);
+                self.leaving = Some(left);
+            }
             Request::Stop { done, within } => {
                 info!("stopping: giving up what this node owns");
                 self.core.begin_shutdown(now);
                 self.stopping = Some(Stopping { done, deadline: now + within });
             }
         }
+    }
+
+    /// Whether this agent may be restarted now without a gap.
+    fn may_restart(&self) -> Result<(), String> {
+        let mine = |m: &Movement| m.from == self.me || m.to == self.me;
+        let moving = self.core.state().groups.iter().find(|(_, g)| g.movement.as_ref().is_some_and(mine));
+        if !self.kernel.enforced() {
+            Err("without BPF nothing answers heartbeats while the agent restarts; stop it and start it again"
+                .to_owned())
+        } else if self.stopping.is_some() || self.leaving.is_some() {
+            Err("the agent is about to end already".to_owned())
+        } else if self.held.is_some() || !self.core.is_started() {
+            Err("the agent has just been started, and its start is not in the log yet; try again in a moment"
+                .to_owned())
+        } else if let Some((group, _)) = moving {
+            Err(format!("group {group} is being moved from or to this node; try again when that is over"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// After a start with a keeper: the gates reflect the own barrier now, so this agent beats itself (rule 10).
+    fn take_over(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        self.kernel.publish(self.facts.incarnation);
+        self.pulse.quiet.store(false, Release);
+        held.end();
+        info!(
+            after_ms = (clock::now() - self.facts.started) / MILLISECOND,
+            "the gates went on, and follow this agent now"
+        );
+    }
+
+    /// The keeper ended before that: nothing is kept, and the start goes on in the ordinary way.
+    fn begin_anew(&mut self, now: Nanos) {
+        if self.held.take().is_none() {
+            return;
+        }
+        warn!("the keeper has ended before this agent's start was in the log: the gates close until it is");
+        self.core.forget_adopted(now);
+        self.kernel.begin_anew(self.facts.incarnation);
+        self.pulse.quiet.store(false, Release);
     }
 
     /// What an order would do.
@@ -366,7 +431,10 @@ impl Driver {
                 }
                 self.gate_is_set(group, epoch, role, slot);
             }
-            Command::SetGateIndex(index) => self.kernel.tables().set_gate_index(index),
+            Command::SetGateIndex(index) => {
+                self.kernel.tables().set_gate_index(index);
+                self.take_over();
+            }
             Command::Start { group, epoch, cause } => {
                 info!(%group, epoch, ?cause, "starting");
                 let drain = self.core.state().groups.get(&group).and_then(|g| g.drain);

@@ -3,7 +3,7 @@
 //! The core never waits for it. Jobs of one group are carried out in the order in which they were sent.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{
         Arc,
@@ -46,6 +46,8 @@ const STOP_AGAIN: Nanos = 1_000 * MILLISECOND;
 const FLOWS_WITHIN: Duration = Duration::from_millis(250);
 /// How long a target waits for what the owner's resources know; without it they start with what they have.
 const KNOWLEDGE_WITHIN: Duration = Duration::from_millis(1_000);
+/// How long a resource may take to say whether its group could be taken over here.
+const READINESS_WITHIN: Duration = Duration::from_millis(250);
 /// How often it is asked whether the groups could be taken over here.
 const READINESS_EVERY: Nanos = 2_000 * MILLISECOND;
 /// The longest that the thread sleeps.
@@ -136,6 +138,8 @@ pub struct Surroundings {
     pub board: Arc<Board>,
     /// The flows that are known here.
     pub flows: FlowSource,
+    /// Groups that are adopted as they are: what runs of them is not stopped.
+    pub adopted: BTreeSet<GroupId>,
     /// Whether the thread gets a realtime priority.
     pub realtime: bool,
 }
@@ -176,9 +180,10 @@ impl Events {
 }
 
 impl Executor {
-    /// Starts the thread with the stacks of all groups that may run here. What still runs of an earlier agent is stopped first.
+    /// Starts the thread with the stacks of all groups that may run here. What still runs of an earlier agent, and is not
+    /// adopted, is stopped first.
     pub fn start(groups: BTreeMap<GroupId, Stack>, surroundings: Surroundings) -> io::Result<Self> {
-        let Surroundings { reports, recorder, board, flows, realtime } = surroundings;
+        let Surroundings { reports, recorder, board, flows, adopted, realtime } = surroundings;
         let (jobs, queue) = mpsc::channel();
         let events = Arc::new(Events::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -201,7 +206,7 @@ impl Executor {
             if realtime && let Err(error) = realtime::become_fifo(realtime::WORKER_PRIORITY) {
                 warn!(%error, "the executor runs without realtime priority");
             }
-            work.run(&queue);
+            work.run(&queue, &adopted);
         })?;
         Ok(Self { jobs, events, thread: Some(thread) })
     }
@@ -251,8 +256,8 @@ struct Loop {
 }
 
 impl Loop {
-    fn run(&mut self, queue: &Receiver<Job>) {
-        self.clear();
+    fn run(&mut self, queue: &Receiver<Job>, adopted: &BTreeSet<GroupId>) {
+        self.clear(adopted);
         self.attend();
         loop {
             match queue.recv_timeout(self.patience()) {
@@ -277,9 +282,9 @@ impl Loop {
         Duration::from_nanos(wait).min(IDLE)
     }
 
-    /// Stops what an agent before this one may have left: the gates are closed, so nobody is served by it.
-    fn clear(&mut self) {
-        for (id, group) in &mut self.groups {
+    /// Stops what an agent before this one may have left, but what is adopted: the gates are closed, so nobody is served by it.
+    fn clear(&mut self, adopted: &BTreeSet<GroupId>) {
+        for (id, group) in self.groups.iter_mut().filter(|(id, _)| !adopted.contains(*id)) {
             let context = Context { group: id.clone(), epoch: 0 };
             for resource in group.stack.resources.iter_mut().rev() {
                 let left = matches!(settle(&self.runtime, resource.as_mut(), Operation::Probe, |r| r.probe()), Ok(h) if h != Health::Stopped);
@@ -480,7 +485,7 @@ impl Loop {
         group.running = None;
         group.schedule = None;
         let context = Context { group: id.clone(), epoch };
-        for resource in &mut group.stack.resources {
+        for resource in group.stack.resources.iter_mut().rev() {
             if let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Drain, |r| r.drain(&context)) {
                 error!(group = %id, %error, "open connections may break");
             }
@@ -499,8 +504,10 @@ impl Loop {
         for (id, group) in &mut self.groups {
             let mut unready = None;
             for resource in &mut group.stack.resources {
-                let found = settle(&self.runtime, resource.as_mut(), Operation::Probe, |r| r.readiness());
-                unready = match found {
+                let name = resource.name().to_owned();
+                // A resource that hangs must not hold up a takeover.
+                let asked = resource.readiness().within(READINESS_WITHIN, &name, Operation::Readiness);
+                unready = match self.runtime.block_on(asked) {
                     Ok(Readiness::Ready) => continue,
                     Ok(Readiness::NotReady(why)) => Some(format!("{}: {why}", resource.name())),
                     Err(error) => Some(error.to_string()),

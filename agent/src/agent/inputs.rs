@@ -14,6 +14,7 @@ use crate::{
         message::Order,
         state::State,
     },
+    keeper::Left,
     netlink::watch::Event,
     resources::ResourceEvent,
     telemetry::metrics::Snapshot,
@@ -45,6 +46,8 @@ pub enum Input {
     Network(Event),
     /// A resource reports by itself.
     Resource(ResourceEvent),
+    /// The keeper of the agent before this one has ended.
+    KeeperGone,
     /// Somebody asks.
     Request(Request),
 }
@@ -69,6 +72,10 @@ pub enum Request {
     Status(oneshot::Sender<StatusReport>),
     /// What the metrics show.
     Metrics(oneshot::Sender<Snapshot>),
+    /// Whether the agent may be restarted now; the text says why not.
+    MayRestart(oneshot::Sender<Result<(), String>>),
+    /// Give the leadership up alone, then leave the rest to this keeper and end.
+    Restart(Left),
     /// Give everything up, then end.
     Stop {
         /// Told when it is done.

@@ -12,6 +12,7 @@ mod network;
 mod only;
 mod panics;
 mod places;
+pub mod restart;
 mod slots;
 mod stacks;
 mod status;
@@ -24,7 +25,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     thread::JoinHandle,
     time::Duration,
 };
@@ -46,6 +47,7 @@ use self::{
     moves::Moves,
     network::Network,
     places::Places,
+    restart::{Program, Restarter, Wanted},
     slots::Slots,
     status::Facts,
     steering::Steering,
@@ -59,14 +61,17 @@ use crate::{
     },
     clock,
     cluster::{
+        command::GateRole,
         core::{Core, GroupSettings, Mutations, Settings},
-        ids::{Incarnation, MILLISECOND, Role, VoterId},
+        ids::{Epoch, GroupId, Incarnation, MILLISECOND, Role, VoterId},
     },
     config::Config,
+    keeper::{Held, Last},
     kernel::{self, Chain, Kernel, KernelConfig, LinkConfig, LinkHook},
     netlink::watch::Watch,
     quorum::{Quorum, QuorumConfig, incarnation, machine::AppliedEvent},
     realtime,
+    resources::Notifier,
     telemetry::{history::History, recorder::Recorder},
 };
 
@@ -80,6 +85,7 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 /// Runs the agent until SIGTERM or SIGINT, or until it cannot go on.
 pub fn run(config: Config) -> anyhow::Result<()> {
     let config = Arc::new(config);
+    let program = Program::of_this_process()?;
     if config.this.realtime {
         realtime::lock_memory()?;
     }
@@ -91,7 +97,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let places = Places::find(&config)?;
     places.set_sysctls(&config);
     let slots = Slots::new(config.shared.groups.keys());
-    let kernel = Arc::new(take_kernel(&config, incarnation, &places, &slots)?);
+    let (kernel, held) = take_kernel(&config, incarnation, &places, &slots)?;
+    let kernel = Arc::new(kernel);
+    let orders = restart::orders(&config, incarnation, &slots).context("this machine is not among the voters")?;
 
     let history = History::open(&config.this.data_dir).context("cannot open the failover records in data_dir")?;
     let names = config.shared.voters.values().map(|v| (v.id, Arc::clone(&v.name))).collect();
@@ -109,16 +117,34 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let follower = first_packet::follow(Arc::clone(&kernel), recorder.clone(), started);
     let drains =
         Drains::start(kernel.tables(), sender.clone()).context("cannot start the thread that watches drains")?;
-    let parts = Parts { facts, places, kernel, slots, recorder, starts, drains, sender: sender.clone(), inputs };
+    let parts = Parts { facts, places, kernel, held, slots, recorder, starts, drains, sender: sender.clone(), inputs };
     let (ended, end) = oneshot::channel();
     let core = spawn_core(parts, ended).context("cannot start the core thread")?;
-    let outcome = serve(&config, history, sender, follower, end);
+    let restarter = Restarter { program, orders };
+    let outcome = serve(&config, history, sender, follower, end, &restarter);
     join(core);
-    outcome
+    match outcome? {
+        Next::Restart => Err(restarter.program.execute()),
+        Next::End => Ok(()),
+    }
 }
 
-/// The kernel side: BPF, or memory where that is allowed.
-fn take_kernel(config: &Config, incarnation: Incarnation, places: &Places, slots: &Slots) -> anyhow::Result<Kernel> {
+/// What comes after the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Nothing: the process ends.
+    End,
+    /// The program is executed again.
+    Restart,
+}
+
+/// The kernel side: BPF, or memory where that is allowed; as a keeper has kept it, if there is one.
+fn take_kernel(
+    config: &Config,
+    incarnation: Incarnation,
+    places: &Places,
+    slots: &Slots,
+) -> anyhow::Result<(Kernel, Option<Held>)> {
     let me = config.me().ok_or_else(|| anyhow!("this machine is not among the voters"))?;
     let links = places.links.iter().zip(&me.links).map(|(device, link)| LinkConfig {
         device: device.clone(),
@@ -145,11 +171,28 @@ fn take_kernel(config: &Config, incarnation: Incarnation, places: &Places, slots
         vips: stacks::vips(config, slots, &places.fronts),
         chain: Chain::Auto,
     };
+    if let Some(held) = Held::find(&config.this.run_dir) {
+        let (kept, hello) = (kernel::adopt(&kernel_config, held.hello().incarnation), held.hello());
+        match kept {
+            Ok(kernel) if hello.groups == slots.groups() => {
+                info!(of = hello.incarnation, "a keeper beats for this machine: the gates go on as they are");
+                return Ok((kernel, Some(held)));
+            }
+            Ok(_) => warn!("the configuration has other groups now: an ordinary start, which closes the gates first"),
+            Err(error) => {
+                warn!(error = %anyhow::Error::new(error), "an ordinary start, which closes the gates first");
+            }
+        }
+        if let Err(error) = held.watch(|| ()) {
+            warn!(%error, "nobody waits for the keeper's end");
+        }
+        held.end();
+    }
     match kernel::attach(&kernel_config) {
-        Ok(kernel) => Ok(kernel),
+        Ok(kernel) => Ok((kernel, None)),
         Err(error) if me.role == Role::Arbiter || config.this.unenforced_lease => {
             warn!(error = %anyhow::Error::new(error), "no BPF: the agent answers heartbeats itself, nothing is enforced");
-            Ok(kernel::in_memory(&kernel_config)?)
+            Ok((kernel::in_memory(&kernel_config)?, None))
         }
         Err(error) => Err(anyhow::Error::new(error).context(
             "the gate cannot be enforced without BPF; `unenforced_lease = true` under [this] goes on without it, and \
@@ -163,6 +206,8 @@ struct Parts {
     facts: Facts,
     places: Places,
     kernel: Arc<Kernel>,
+    /// The keeper of the agent before, whose gates are kept.
+    held: Option<Held>,
     slots: Slots,
     recorder: Recorder,
     starts: mpsc::UnboundedSender<first_packet::Started>,
@@ -192,7 +237,7 @@ fn spawn_core(parts: Parts, ended: oneshot::Sender<anyhow::Result<Ended>>) -> st
 
 /// The core thread's work: heartbeats first, then the channel, raft, and the driver.
 async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
-    let Parts { facts, places, kernel, slots, recorder, starts, drains, sender, mut inputs } = parts;
+    let Parts { facts, places, kernel, held, slots, recorder, starts, drains, sender, mut inputs } = parts;
     let config = Arc::clone(&facts.config);
     let (me, timing, realtime) = (config.this.id, config.shared.timing, config.this.realtime);
     let mine = config.me().ok_or_else(|| anyhow!("this machine is not among the voters"))?;
@@ -211,7 +256,9 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
     let network = Network::new(&mine.front, &addresses, gated.as_deref().unwrap_or_default(), &watch);
     let steering = Steering::find(&config, &places)?;
     let board = Arc::new(Board::default());
+    let adopted = if held.is_some() { set_gates(&kernel, &slots) } else { BTreeMap::new() };
     let surroundings = Surroundings {
+        adopted: adopted.keys().cloned().collect(),
         reports: sender.clone(),
         recorder: recorder.clone(),
         board: Arc::clone(&board),
@@ -221,9 +268,19 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
         }),
         realtime,
     };
-    let executor = Executor::start(stacks::stacks(&config, gated.as_deref())?, surroundings)?;
+    let notifier = Notifier::new({
+        let sender = sender.clone();
+        // The driver ends before the resources only at a stop.
+        move |event| drop(sender.send(Input::Resource(event)))
+    });
+    let executor = Executor::start(stacks::stacks(&config, gated.as_deref(), &notifier)?, surroundings)?;
 
     let shared = Arc::new(PulseShared::default());
+    shared.quiet.store(held.is_some(), Relaxed);
+    if let Some(held) = &held {
+        let sender = sender.clone();
+        held.watch(move || drop(sender.send(Input::KeeperGone)))?;
+    }
     let port = config.shared.port;
     let sockets = locals.iter().map(|ip| pulse::bind(SocketAddr::new(*ip, port))).collect::<Result<Vec<_>, _>>()?;
     let _responder = if kernel.enforced() {
@@ -234,6 +291,7 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
     };
     let pulse_config = PulseConfig {
         me,
+        incarnation: facts.incarnation,
         is_node: mine.role == Role::Node,
         digest: config.digest as u32,
         interval: timing.interval_ns,
@@ -273,7 +331,13 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
     let mut early = Vec::new();
     let (quorum, mut applied) = tokio::select! {
         started = started => started?,
-        () = stop_requested(&mut inputs, &mut early) => return Ok(Ended::Stopped),
+        () = stop_requested(&mut inputs, &mut early) => {
+            kernel.tables().close_gates();
+            if let Some(held) = held {
+                held.end();
+            }
+            return Ok(Ended::Stopped);
+        }
     };
     for input in early {
         // The receiver is in this very function.
@@ -315,7 +379,7 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
     });
     tokio::task::spawn_local(watch_network(watch, sender.clone()));
 
-    let core = Core::new(core_settings(&config, facts.incarnation, timing), clock::now());
+    let core = Core::new(core_settings(&config, facts.incarnation, adopted), clock::now());
     let mut driver = Driver {
         core,
         me,
@@ -338,13 +402,22 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
         sender,
         inputs,
         stopping: None,
+        held,
+        leaving: None,
         links: BTreeMap::new(),
         entries_refused: 0,
         broken: None,
     };
     let ended = driver.run(wake).await;
+    if matches!(ended, Ok(Ended::Restarting)) {
+        leave(driver, pulse);
+        return Ok(Ended::Restarting);
+    }
     // However it ended: without the core nobody would close a gate, and the pulse renews the lease until it is gone.
     kernel.tables().close_gates();
+    if let Some(held) = driver.held.take() {
+        held.end();
+    }
     if matches!(ended, Ok(Ended::Stopped)) {
         // The heartbeats end last: until here this voter goes on acknowledging and being seen.
         drop(driver);
@@ -357,7 +430,35 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
     Ok(ended?)
 }
 
-fn core_settings(config: &Config, incarnation: Incarnation, timing: crate::cluster::timing::Timing) -> Settings {
+/// The heartbeats go over to the keeper, and only then this agent's threads end: the gates stay as they are.
+fn leave(mut driver: Driver, pulse: Pulse) {
+    let (said, left) = (Arc::clone(&driver.pulse), driver.leaving.take());
+    drop(pulse);
+    let last = Last {
+        sequence: said.sequence.load(Relaxed),
+        token: said.token.load(Relaxed),
+        term: said.term.load(Relaxed),
+        log_index: said.log_index.load(Relaxed),
+    };
+    if let Some(left) = left
+        && let Err(error) = left.go(&last)
+    {
+        error!(error = %anyhow::Error::new(error), "nobody beats for this machine while its agent restarts; its lease runs out");
+    }
+    drop(driver);
+}
+
+/// What the gates do, by group.
+fn set_gates(kernel: &Kernel, slots: &Slots) -> BTreeMap<GroupId, (Epoch, GateRole)> {
+    let tables = kernel.tables();
+    let gates = slots.groups().into_iter().filter_map(|group| {
+        let gate = tables.gate_state(slots.of(&group)?);
+        Some((group, gate))
+    });
+    gates.filter(|(_, (_, role))| *role != GateRole::Closed).collect()
+}
+
+fn core_settings(config: &Config, incarnation: Incarnation, adopted: BTreeMap<GroupId, (Epoch, GateRole)>) -> Settings {
     let groups = config.shared.groups.values().map(|g| GroupSettings {
         id: g.id.clone(),
         nodes: g.nodes.clone(),
@@ -370,8 +471,9 @@ fn core_settings(config: &Config, incarnation: Incarnation, timing: crate::clust
         role: config.me().map_or(Role::Arbiter, |me| me.role),
         voters: config.shared.roles(),
         groups: groups.collect(),
-        timing,
+        timing: config.shared.timing,
         incarnation,
+        adopted,
         mutations: Mutations::default(),
     }
 }
@@ -415,10 +517,12 @@ fn serve(
     driver: mpsc::UnboundedSender<Input>,
     follower: impl Future<Output = ()> + Send + 'static,
     mut end: oneshot::Receiver<anyhow::Result<Ended>>,
-) -> anyhow::Result<()> {
+    restarter: &Restarter,
+) -> anyhow::Result<Next> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
-        let handle = Arc::new(Handle { config: Arc::clone(config), history, driver: driver.clone() });
+        let (restarts, mut wanted) = mpsc::unbounded_channel();
+        let handle = Arc::new(Handle { config: Arc::clone(config), history, driver: driver.clone(), restarts });
         tokio::spawn(follower);
         let control = Control::bind(&config.socket())?;
         tokio::spawn(control.serve(Arc::clone(&handle)));
@@ -432,10 +536,26 @@ fn serve(
         }
         use tokio::signal::unix::{SignalKind, signal};
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        tokio::select! {
-            ended = &mut end => return outcome(ended),
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+        let mut hang_up = signal(SignalKind::hangup())?;
+        loop {
+            let restart = tokio::select! {
+                ended = &mut end => return outcome(ended, Next::End),
+                _ = term.recv() => break,
+                _ = int.recv() => break,
+                Some(wanted) = wanted.recv() => wanted,
+                _ = hang_up.recv() => Wanted { within: restart::WITHIN, exit: false, reply: None },
+            };
+            let next = if restart.exit { Next::End } else { Next::Restart };
+            if let Some(left) = restarter.prepare(restart, &driver).await
+                && driver.send(Input::Request(Request::Restart(left))).is_ok()
+            {
+                return match tokio::time::timeout(STOP_WITHIN + END_WITHIN, &mut end).await {
+                    Ok(ended) => outcome(ended, next),
+                    Err(_late) => {
+                        bail!("the core thread did not end in time for a restart; the leases run out by themselves")
+                    }
+                };
+            }
         }
         let (done, is_done) = oneshot::channel();
         let within = u64::try_from(STOP_WITHIN.as_nanos()).unwrap_or(3_000 * MILLISECOND);
@@ -444,7 +564,7 @@ fn serve(
             drop(tokio::time::timeout(STOP_WITHIN + END_WITHIN, is_done).await);
         }
         match tokio::time::timeout(END_WITHIN, &mut end).await {
-            Ok(ended) => outcome(ended),
+            Ok(ended) => outcome(ended, Next::End),
             Err(_late) => bail!("the core thread did not end in time; the leases run out by themselves"),
         }
     });
@@ -452,9 +572,11 @@ fn serve(
     outcome
 }
 
-fn outcome(ended: Result<anyhow::Result<Ended>, oneshot::error::RecvError>) -> anyhow::Result<()> {
+/// How the process ends; `restart`: what comes after a restart's end.
+fn outcome(ended: Result<anyhow::Result<Ended>, oneshot::error::RecvError>, restart: Next) -> anyhow::Result<Next> {
     match ended {
-        Ok(Ok(Ended::Stopped)) => Ok(()),
+        Ok(Ok(Ended::Stopped)) => Ok(Next::End),
+        Ok(Ok(Ended::Restarting)) => Ok(restart),
         Ok(Ok(Ended::Halted(reason))) => bail!(reason),
         Ok(Err(error)) => Err(error),
         Err(_gone) => bail!("the core thread ended without a word; the lines above say more"),

@@ -14,6 +14,12 @@ impl Slots {
         Self(groups.cloned().zip(0..).collect())
     }
 
+    /// The groups, in the order of their rows.
+    pub fn groups(&self) -> Vec<GroupId> {
+        // Rows were given out in the order of the names.
+        self.0.keys().cloned().collect()
+    }
+
     /// The row of a group; `None` for one that the configuration does not name.
     pub fn of(&self, group: &GroupId) -> Option<u32> {
         self.0.get(group).copied()

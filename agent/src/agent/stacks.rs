@@ -7,10 +7,14 @@ use tracing::warn;
 
 use super::{executor::Stack, slots::Slots};
 use crate::{
-    cluster::ids::{GroupId, VoterId},
+    cluster::ids::GroupId,
     config::{Config, Group},
     kernel::{Device, VipRow},
-    resources::vip::{Vip, VipSpec},
+    resources::{
+        Notifier, Resource,
+        haproxy::{Haproxy, Setup},
+        vip::{Vip, VipSpec},
+    },
 };
 
 /// Each VIP with its group's slot and the front that carries it here.
@@ -28,14 +32,38 @@ pub(super) fn vips(config: &Config, slots: &Slots, fronts: &[Device]) -> Vec<Vip
         .collect()
 }
 
-/// The resources of the groups that may run on this machine.
-pub(super) fn stacks(config: &Config, gated: Option<&[Device]>) -> anyhow::Result<BTreeMap<GroupId, Stack>> {
-    let me = config.this.id;
-    let mine = config.shared.groups.values().filter(|g| g.nodes.contains(&me));
-    mine.map(|group| Ok((group.id.clone(), stack(group, me, gated)?))).collect()
+/// The resources of the groups that may run on this machine. What they report by themselves goes to `notifier`.
+pub(super) fn stacks(
+    config: &Config,
+    gated: Option<&[Device]>,
+    notifier: &Notifier,
+) -> anyhow::Result<BTreeMap<GroupId, Stack>> {
+    let mine = config.shared.groups.values().filter(|g| g.nodes.contains(&config.this.id));
+    mine.map(|group| Ok((group.id.clone(), stack(config, group, gated, notifier)?))).collect()
 }
 
-fn stack(group: &Group, me: VoterId, gated: Option<&[Device]>) -> anyhow::Result<Stack> {
+/// HAProxys first: a group whose HAProxy is dead must not announce its addresses.
+fn stack(config: &Config, group: &Group, gated: Option<&[Device]>, notifier: &Notifier) -> anyhow::Result<Stack> {
+    let me = config.this.id;
+    let mut resources: Vec<Box<dyn Resource>> = Vec::new();
+    for (number, spec) in group.haproxies.iter().enumerate() {
+        let Some(file) = spec.config.get(&me) else { continue };
+        let setup = Setup {
+            group: group.id.clone(),
+            name: if number == 0 {
+                format!("{}/haproxy", group.id)
+            } else {
+                format!("{}/haproxy{}", group.id, number + 1)
+            },
+            node: config.this.name.to_string(),
+            config: file.clone(),
+            run_dir: config.this.run_dir.clone(),
+            spec: spec.clone(),
+            realtime: config.this.realtime,
+        };
+        resources.push(Box::new(Haproxy::new(setup, notifier.clone())));
+    }
+    let knowledge = !resources.is_empty();
     let specs: Vec<VipSpec> = group
         .vips
         .iter()
@@ -53,5 +81,6 @@ fn stack(group: &Group, me: VoterId, gated: Option<&[Device]>) -> anyhow::Result
     for device in vip.missing() {
         warn!(group = %group.id, device, "the device does not exist yet; its addresses wait for it");
     }
-    Ok(Stack { resources: vec![Box::new(vip)], addresses, knowledge: false })
+    resources.push(Box::new(vip));
+    Ok(Stack { resources, addresses, knowledge })
 }

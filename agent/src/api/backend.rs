@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::{protocol::ErrorKind, status::StatusReport};
 use crate::{
-    cluster::message::Order,
+    cluster::{ids::Nanos, message::Order},
     config::Shared,
     telemetry::{history::History, metrics::Snapshot},
 };
@@ -27,6 +27,10 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Says what an order would do, or why it would be refused; does nothing.
     fn plan(&self, order: Order) -> impl Future<Output = Result<String, OrderError>> + Send;
+
+    /// Restarts this agent while a keeper beats on for at most `within` ns; with `exit` the process ends instead, to be started by
+    /// others. The text says that it begins.
+    fn restart(&self, within: Nanos, exit: bool) -> impl Future<Output = Result<String, OrderError>> + Send;
 
     /// Gives an order to the cluster; the text says what happens next.
     fn order(&self, order: Order) -> impl Future<Output = Result<String, OrderError>> + Send;

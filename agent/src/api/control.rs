@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     cluster::{
-        ids::{GroupId, VoterId},
+        ids::{GroupId, MILLISECOND, Nanos, VoterId},
         message::Order,
     },
     config::did_you_mean,
@@ -34,6 +34,8 @@ const CLIENTS_MAX: usize = 32;
 const REQUESTS_MAX: usize = 1_000;
 /// How long a client may take to send a request, or to take an answer.
 const CLIENT_TIME: Duration = Duration::from_secs(5);
+/// A restart may take no longer: meanwhile nobody acts for this machine.
+const RESTART_MAX: Nanos = 60_000 * MILLISECOND;
 /// How long the agent may take to answer.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
@@ -203,6 +205,12 @@ async fn answer<B: Backend>(backend: &B, request: Request) -> Response {
             only_plan = dry_run;
             group_named(backend, &group)
                 .and_then(|group| Ok(Order::Move { group, to: voter_named(backend, &node)?, force }))
+        }
+        Request::Restart { within_ns, exit } => {
+            return match backend.restart(within_ns.min(RESTART_MAX), exit).await {
+                Ok(message) => Response::Done { message },
+                Err(e) => Response::Error { kind: e.kind, message: e.message },
+            };
         }
         Request::Standby { node, on } => voter_named(backend, &node).map(|node| Order::Standby { node, on }),
     };

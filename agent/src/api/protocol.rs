@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::status::StatusReport;
-use crate::telemetry::record::Record;
+use crate::{cluster::ids::Nanos, telemetry::record::Record};
 
 /// No request is longer than this, in bytes, its newline included.
 pub const REQUEST_BYTES_MAX: usize = 4096;
@@ -44,6 +44,14 @@ pub enum Request {
         node: String,
         /// On, or off again.
         on: bool,
+    },
+    /// Restart this agent without a gap. Answer: [`Response::Done`] when it begins.
+    Restart {
+        /// For how long its heartbeats go on without it, ns.
+        within_ns: Nanos,
+        /// End the process instead of replacing it.
+        #[serde(default)]
+        exit: bool,
     },
 }
 

@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use crate::{
     clock,
-    cluster::ids::{Nanos, VoterId},
+    cluster::ids::{Incarnation, Nanos, VoterId},
     kernel::{PeerView, Said, Tables},
     realtime,
 };
@@ -56,6 +56,10 @@ pub struct PulseShared {
     pub unsent: AtomicU64,
     /// How often the own lease lapsed.
     pub lapses: AtomicU64,
+    /// While a keeper beats for this machine, the pulse sends nothing.
+    pub quiet: AtomicBool,
+    /// The sequence number of the last beat; set before the start, the first one is above it.
+    pub sequence: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -79,6 +83,8 @@ impl PulseShared {
 pub struct PulseConfig {
     /// This voter.
     pub me: VoterId,
+    /// Whose beats these are.
+    pub incarnation: Incarnation,
     /// Whether it is a node.
     pub is_node: bool,
     /// The digest of the shared configuration.
@@ -138,6 +144,8 @@ pub fn bind(address: SocketAddr) -> Result<UdpSocket, PulseError> {
             }
         }
         set_option(&socket, libc::SOL_SOCKET, libc::SO_PRIORITY, 6)?;
+        // An agent that restarts and its keeper beat from the same port, one after the other.
+        socket.set_reuse_port(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         Ok(socket.into())
@@ -221,7 +229,6 @@ struct Destination {
     peer: VoterId,
     link: usize,
     address: socket2::SockAddr,
-    sequence: u64,
 }
 
 struct Loop {
@@ -244,7 +251,6 @@ impl Loop {
                     peer: *peer,
                     link,
                     address: (*address).into(),
-                    sequence: 0,
                 })
             })
             .collect();
@@ -262,7 +268,9 @@ impl Loop {
                 self.shared.punctual_since.store(now, Relaxed);
             }
             self.shared.last_tick.store(now, Release);
-            self.beat(now);
+            if !self.shared.quiet.load(Acquire) {
+                self.beat(now);
+            }
             self.look(now);
             // A missed instant is not made up for: the next one is a whole interval after the last that was due, or after now.
             due = if now.saturating_sub(due) > interval { now + interval } else { due + interval };
@@ -274,10 +282,12 @@ impl Loop {
     }
 
     /// Sends one beat to every peer on every link.
-    fn beat(&mut self, now: Nanos) {
+    fn beat(&self, now: Nanos) {
         let holds_lease = self.tables.lease_end() > now;
         let leader = self.shared.leader.load(Relaxed) as u8;
+        let sequence = self.shared.sequence.fetch_add(1, Relaxed) + 1;
         let said = Said {
+            incarnation: Some(self.config.incarnation),
             flags: if holds_lease { wire::FLAG_LEASE } else { 0 }
                 | if self.config.is_node { wire::FLAG_NODE } else { 0 },
             leader: (leader != 0).then_some(VoterId(leader)),
@@ -287,10 +297,9 @@ impl Loop {
             term: self.shared.term.load(Relaxed),
             log_index: self.shared.log_index.load(Relaxed),
         };
-        for destination in &mut self.destinations {
+        for destination in &self.destinations {
             let Some(socket) = self.config.sockets.get(destination.link) else { continue };
-            destination.sequence += 1;
-            let beat = self.tables.beat(destination.peer, destination.link as u8, destination.sequence, &said);
+            let beat = self.tables.beat(destination.peer, destination.link as u8, sequence, &said);
             let sent = socket2::SockRef::from(socket).send_to(&beat, &destination.address);
             if sent.is_err() {
                 self.shared.unsent.fetch_add(1, Relaxed);

@@ -5,9 +5,11 @@ mod check;
 mod client;
 mod events;
 mod exit;
+mod keeper;
 mod keygen;
 mod move_group;
 mod online;
+mod restart;
 mod standby;
 mod status;
 mod table;
@@ -51,6 +53,11 @@ enum Command {
     Standby(standby::Args),
     /// Let a node own groups again
     Online(online::Args),
+    /// Replace this machine's agent by the installed one, while the VIPs go on answering
+    Restart(restart::Args),
+    /// Beat on for an agent that restarts
+    #[command(hide = true)]
+    Keeper,
     /// Check a configuration, and show all its mistakes
     Check(check::Args),
     /// Make a new cluster key
@@ -82,6 +89,8 @@ fn dispatch(cli: &Cli, start_agent: StartAgent) -> Result<Exit, Failure> {
         Command::Move(args) => move_group::run(args, client()?),
         Command::Standby(args) => standby::run(args, client()?),
         Command::Online(args) => online::run(args, client()?),
+        Command::Restart(args) => restart::run(args, client),
+        Command::Keeper => keeper::run(),
         Command::Check(args) => check::run(args),
         Command::Keygen(args) => keygen::run(args),
     }

@@ -1,6 +1,6 @@
 //! For unit tests: one core of a formed cluster of two nodes and an arbiter, and the view that it is shown.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     command::Command,
@@ -66,6 +66,7 @@ impl Bench {
             groups: vec![GroupSettings::anywhere("web")],
             timing: Timing::QUICK,
             incarnation: 1,
+            adopted: BTreeMap::new(),
             mutations,
         };
         Self::of(settings)

@@ -64,15 +64,19 @@ pub struct Core {
     notices: Notices,
     raft: RaftView,
     leaving_since: Option<Nanos>,
+    /// Whether it comes back at once: the groups are kept then.
+    restarting: bool,
     halted: bool,
     now: Nanos,
     wake: Option<Nanos>,
 }
 
 impl Core {
-    /// A core that has just started. All gates are closed, and all floors infinite or as the pinned maps have them.
+    /// A core that has just started. All gates are closed but those of [`Settings::adopted`], and all floors infinite or as the
+    /// pinned maps have them.
     pub fn new(settings: Settings, now: Nanos) -> Self {
         let proposals = Proposals::new(&settings.timing);
+        let transitions = Transitions::new(settings.adopted.clone());
         Self {
             settings,
             state: State::default(),
@@ -81,7 +85,7 @@ impl Core {
             detector: Detector::new(now),
             promises: Promises::default(),
             rounds: Rounds::default(),
-            transitions: Transitions::default(),
+            transitions,
             steward: Steward::default(),
             orders: Orders::default(),
             election: Election::default(),
@@ -92,6 +96,7 @@ impl Core {
             notices: Notices::default(),
             raft: RaftView::default(),
             leaving_since: None,
+            restarting: false,
             halted: false,
             now,
             wake: Some(now),
@@ -308,7 +313,32 @@ impl Core {
     /// The agent is to stop in an orderly way: give up every group and the leadership. Cannot be taken back.
     pub fn begin_shutdown(&mut self, now: Nanos) {
         self.wake = Some(now);
+        self.restarting = false;
         self.leaving_since.get_or_insert(now);
+    }
+
+    /// The agent is to be started again at once: give up the leadership alone (rule 10). Cannot be taken back.
+    pub fn begin_restart(&mut self, now: Nanos) {
+        let first = self.leaving_since.is_none();
+        self.begin_shutdown(now);
+        self.restarting = first;
+    }
+
+    /// Whether, after [`Core::begin_restart`], the leadership is handed over, if anybody could take it within a second.
+    pub fn may_restart(&self) -> bool {
+        self.leaving_since.is_some_and(|since| !self.hands_over(since))
+    }
+
+    /// Whether this machine still leads, and somebody may take that over.
+    fn hands_over(&self, since: Nanos) -> bool {
+        let sight = self.sight(self.now);
+        sight.leads() && sight.heard_voters() > 1 && self.now < since + LEAVING_PATIENCE
+    }
+
+    /// The gates of [`Settings::adopted`] could not be kept up to the own barrier, and are closed now.
+    pub fn forget_adopted(&mut self, now: Nanos) {
+        self.wake = Some(now);
+        self.transitions.forget_adopted();
     }
 
     /// Whether, after [`Core::begin_shutdown`], nothing is owned or runs here, and the leadership is handed over if anybody
@@ -321,8 +351,7 @@ impl Core {
         if !sight.started() {
             return true;
         }
-        let leads = sight.leads() && sight.heard_voters() > 1 && self.now < since + LEAVING_PATIENCE;
-        !self.state.owns_any(self.settings.me) && self.transitions.idle() && !leads
+        !self.state.owns_any(self.settings.me) && self.transitions.idle() && !self.hands_over(since)
     }
 
     /// When to step next at the latest, on the clock of the last `now`; `None` if nothing is awaited but events.
@@ -362,7 +391,7 @@ impl Core {
         let Self { settings, state, view, reports, detector, proposals, .. } = self;
         let mut out = Out::new(now, commands, proposals, view.raft.leader.is_some());
         let sight = Sight { now, settings, state, view, reports, detector };
-        self.transitions.step(&sight, leaving, &mut out);
+        self.transitions.step(&sight, leaving && !self.restarting, &mut out);
         let own_promises = self.promises.step(&sight, &mut out);
         for peer in sight.others().filter(|v| !sight.silent(*v)) {
             out.wake_at(sight.silent_at(peer));

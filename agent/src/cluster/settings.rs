@@ -1,7 +1,10 @@
 //! What the configuration tells the core, and what an operator may be refused.
 
+use std::collections::BTreeMap;
+
 use super::{
-    ids::{GroupId, Incarnation, Role, VoterId},
+    command::GateRole,
+    ids::{Epoch, GroupId, Incarnation, Role, VoterId},
     mutations::Mutations,
     timing::Timing,
 };
@@ -21,6 +24,8 @@ pub struct Settings {
     pub timing: Timing,
     /// The number of this start; larger than at every earlier start of this machine.
     pub incarnation: Incarnation,
+    /// What the gates do that this start found set and keeps (rule 10); empty in an ordinary start, which has closed them.
+    pub adopted: BTreeMap<GroupId, (Epoch, GateRole)>,
     /// All off in the agent.
     pub mutations: Mutations,
 }

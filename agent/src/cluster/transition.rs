@@ -33,6 +33,8 @@ pub(super) const FAILURE_EXPIRES: Nanos = 30_000 * MILLISECOND;
 #[derive(Debug, Default)]
 pub(super) struct Transitions {
     groups: BTreeMap<GroupId, Local>,
+    /// What the gates do since before this start, until the first step after the own barrier (rule 10).
+    adopted: BTreeMap<GroupId, (Epoch, GateRole)>,
     /// The gate index last published.
     published: Index,
 }
@@ -87,6 +89,16 @@ struct Plan {
 }
 
 impl Transitions {
+    /// The groups of a start that found these gates set, and keeps them.
+    pub(super) fn new(adopted: BTreeMap<GroupId, (Epoch, GateRole)>) -> Self {
+        Self { adopted, ..Self::default() }
+    }
+
+    /// The gates that were found set have been closed.
+    pub(super) fn forget_adopted(&mut self) {
+        self.adopted.clear();
+    }
+
     /// Brings gates and resources in line with the state: gates first, then the gate index, then everything else.
     pub(super) fn step(&mut self, sight: &Sight<'_>, shutting_down: bool, out: &mut Out<'_>) {
         let acts = sight.started() || sight.settings.mutations.skip_owner_barrier;
@@ -98,6 +110,9 @@ impl Transitions {
         }
         self.groups.retain(|id, local| local.stage != Stage::Stopped || sight.state.groups.contains_key(id));
         let mut plan = Plan::default();
+        for (id, (epoch, role)) in std::mem::take(&mut self.adopted) {
+            self.groups.entry(id.clone()).or_default().adopt(sight, &id, epoch, role, &mut plan);
+        }
         for (id, local) in &mut self.groups {
             local.step(sight, id, shutting_down, &mut plan, out);
         }
@@ -216,6 +231,24 @@ impl Local {
     /// Whether the gate is the owner's at an epoch.
     fn serves(&self, epoch: Epoch) -> bool {
         matches!(self.gate, Some((e, GateRole::Owner { .. })) if e == epoch)
+    }
+
+    /// Goes on with what the gate has done since before this start, as far as the log still says so; all else is stopped.
+    fn adopt(&mut self, sight: &Sight<'_>, id: &GroupId, epoch: Epoch, role: GateRole, plan: &mut Plan) {
+        if role == GateRole::Closed || self.stage != Stage::Unknown {
+            return;
+        }
+        self.gate = Some((epoch, role));
+        let Some(group) = sight.state.groups.get(id).filter(|_| !matches!(role, GateRole::Receive { .. })) else {
+            return;
+        };
+        if group.owner == Some(sight.me()) && group.epoch == epoch {
+            // It runs already: starting it again adopts its resources, and announces them.
+            self.stage = Stage::Starting(epoch);
+            plan.starts.push(Command::Start { group: id.clone(), epoch, cause: group.cause });
+        } else if group.drain == Some(sight.me()) {
+            self.drain(id, epoch, plan);
+        }
     }
 
     fn refuses(&self, now: Nanos) -> bool {

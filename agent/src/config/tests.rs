@@ -56,6 +56,35 @@ fn the_example_is_accepted_without_a_warning() {
 }
 
 #[test]
+fn a_haproxy_is_set_up_from_what_the_file_says() {
+    use crate::resources::haproxy::Setup;
+    let dir = tempfile::tempdir().unwrap();
+    let key = example_key(dir.path());
+    let text =
+        include_str!("../../../config/haproxy-pair.toml").replace("/etc/baton/cluster.key", key.to_str().unwrap());
+    let more = "[[group.haproxy]]\nconfig = { lb1 = \"/a.cfg\", lb2 = \"/b.cfg\" }\nmanaged = \"systemd\"\non_failure = \"restart\"\n\
+                drain = \"leave\"\nbackends_min = 0\nsocket = \"/a.sock\"\npeers = \"mesh\"\n";
+    let config = check(&dir.path().join("x.toml"), &(text + more), Some("lb2")).unwrap().config;
+    let group = &config.shared.groups[&GroupId::new("web")];
+    let [first, second] = &Setup::of(&config, group)[..] else { panic!("two") };
+    assert_eq!((first.name.as_str(), first.node.as_str()), ("web/haproxy", "lb2"));
+    assert_eq!((first.config.to_str(), first.spec.restarts), (Some("/etc/haproxy/haproxy.cfg"), 3));
+    assert_eq!((&first.spec.managed, first.spec.restart_window), (&Managed::Process, 60_000_000_000));
+    assert_eq!((second.name.as_str(), second.config.to_str()), ("web/haproxy-2", Some("/b.cfg")));
+    let expected = Haproxy {
+        config: [(VoterId(1), "/a.cfg".into()), (VoterId(2), "/b.cfg".into())].into(),
+        managed: Managed::Systemd("haproxy.service".into()),
+        on_failure: OnFailure::Restart,
+        drain: DrainMode::Leave,
+        backends_min: 0,
+        socket: Some("/a.sock".into()),
+        peers: Some("mesh".into()),
+        ..first.spec.clone()
+    };
+    assert_eq!(second.spec, expected);
+}
+
+#[test]
 fn the_digest_is_over_what_must_be_equal_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("baton.toml");

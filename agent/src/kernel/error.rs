@@ -105,6 +105,9 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
+    /// What an earlier agent left cannot be kept.
+    #[error("what the gates do cannot be kept: {0}")]
+    NotAdopted(String),
     /// Pinning failed.
     #[error("{path} cannot be pinned")]
     Pinning {

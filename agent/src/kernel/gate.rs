@@ -91,10 +91,15 @@ impl GateMaps {
         Ok(Self { vips, tenures: Tenures(tenures), flows: Flows::take(map(FLOWS)?)? })
     }
 
+    /// Whether the map holds exactly these.
+    pub(super) fn holds(&self, tables: &Tables, vips: &[VipRow]) -> Result<bool, KernelError> {
+        let known: BTreeMap<_, _> = self.vips.iter().collect::<Result<_, _>>().map_err(map_error(VIPS))?;
+        Ok(known == values(tables, vips))
+    }
+
     /// Makes the map hold exactly these.
     pub(super) fn set_vips(&mut self, tables: &Tables, vips: &[VipRow]) -> Result<(), KernelError> {
-        let value = |vip: &VipRow| vip_value(vip.slot, tables.front_number(vip.front));
-        let wanted: BTreeMap<_, _> = vips.iter().map(|vip| (key(vip.address), value(vip))).collect();
+        let wanted = values(tables, vips);
         if wanted.len() > VIPS_MAX {
             return Err(KernelError::Config(format!("{} VIPs are more than {VIPS_MAX}", wanted.len())));
         }
@@ -120,6 +125,12 @@ impl GateMaps {
     pub(super) fn flows(&mut self) -> &mut Flows {
         &mut self.flows
     }
+}
+
+/// What the map says of VIPs.
+fn values(tables: &Tables, vips: &[VipRow]) -> BTreeMap<[u8; 16], u32> {
+    let value = |vip: &VipRow| vip_value(vip.slot, tables.front_number(vip.front));
+    vips.iter().map(|vip| (key(vip.address), value(vip))).collect()
 }
 
 /// An address as the gate looks it up: IPv4 as ::ffff:a.b.c.d.

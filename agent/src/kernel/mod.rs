@@ -6,6 +6,7 @@
 //!                     └─► set_vips, tenures, flows, hooks: system calls, from the shell
 //! ```
 
+mod adopt;
 mod bpffs;
 mod device;
 mod error;
@@ -34,6 +35,7 @@ use baton_ebpf::{
     wire::{INCARNATION_MAX, LINKS_MAX},
 };
 
+pub use adopt::{adopt, pinned};
 pub use error::KernelError;
 pub use flows::Flow;
 pub use gate::VipRow;
@@ -159,15 +161,8 @@ pub fn attach(config: &KernelConfig) -> Result<Kernel, KernelError> {
     let mut maps = GateMaps::take(&mut ebpf)?;
     maps.set_vips(&tables, &config.vips)?;
 
-    let mut attacher = Attacher { ebpf: &mut ebpf, folder: &folder, chain: config.chain, hooks: Vec::new() };
-    attach_all(&mut attacher, config)?;
-    attacher.remove_stale()?;
-    let hooks = attacher.hooks;
-    for program in object::CLASSIFIERS.into_iter().chain([BEAT_XDP]) {
-        object::pin_program(&mut ebpf, program, &folder)?;
-    }
-    bpffs::remove_other_versions(&node)?;
-    tables.publish(config);
+    let hooks = attach_programs(&mut ebpf, &folder, &node, config)?;
+    tables.publish(config.incarnation);
     Ok(Kernel { tables: Arc::new(tables), bpf: Some(Bpf { maps: Mutex::new(maps), hooks, folder: node }) })
 }
 
@@ -183,7 +178,7 @@ pub fn in_memory(config: &KernelConfig) -> Result<Kernel, KernelError> {
     let tables = Tables::in_memory()?;
     tables.quiesce();
     tables.configure(config);
-    tables.publish(config);
+    tables.publish(config.incarnation);
     Ok(Kernel { tables: Arc::new(tables), bpf: None })
 }
 
@@ -203,6 +198,24 @@ fn remove_leftovers(config: &KernelConfig) -> Result<(), KernelError> {
         host::wait_for_programs();
     }
     Ok(())
+}
+
+/// Puts the programs on all devices, and removes what an earlier agent has left of others.
+fn attach_programs(
+    ebpf: &mut aya::Ebpf,
+    folder: &std::path::Path,
+    node: &std::path::Path,
+    config: &KernelConfig,
+) -> Result<Vec<Hook>, KernelError> {
+    let mut attacher = Attacher { ebpf, folder, chain: config.chain, hooks: Vec::new() };
+    attach_all(&mut attacher, config)?;
+    attacher.remove_stale()?;
+    let hooks = attacher.hooks;
+    for program in object::CLASSIFIERS.into_iter().chain([BEAT_XDP]) {
+        object::pin_program(ebpf, program, folder)?;
+    }
+    bpffs::remove_other_versions(node)?;
+    Ok(hooks)
 }
 
 fn attach_all(attacher: &mut Attacher<'_>, config: &KernelConfig) -> Result<(), KernelError> {

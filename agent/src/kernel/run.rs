@@ -73,7 +73,7 @@ impl Programs {
         let maps = GateMaps::take(&mut ebpf)?;
         tables.quiesce();
         tables.configure(config);
-        tables.publish(config);
+        tables.publish(config.incarnation);
         Ok(Self { ebpf, maps, tables: Arc::new(tables) })
     }
 

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     clock,
     cluster::{
-        ids::{Index, Nanos, VoterId},
+        ids::{Incarnation, Index, Nanos, VoterId},
         timing::majority,
     },
 };
@@ -41,6 +41,8 @@ pub struct Tables {
 /// What the agent says of itself in its beats.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Said {
+    /// Whose beat it is; none: the published incarnation's.
+    pub incarnation: Option<Incarnation>,
     /// [`wire::FLAG_LEASE`] and [`wire::FLAG_NODE`].
     pub flags: u8,
     /// The raft leader it knows.
@@ -174,7 +176,7 @@ impl Tables {
             flags: said.flags,
             leader: said.leader.map_or(0, |leader| leader.0),
             silent: said.silent,
-            order: wire::order(control.incarnation.load(), sequence),
+            order: wire::order(said.incarnation.unwrap_or_else(|| control.incarnation.load()), sequence),
             stamp: 0,
             gate_index: control.gate_index.load(),
             token: said.token,
@@ -227,11 +229,17 @@ impl Tables {
         [control.key[0].load(), control.key[1].load()]
     }
 
-    /// Stops everything that a former incarnation could still do: floors, gates, then its right to acknowledgements.
-    pub(super) fn quiesce(&self) {
+    /// Makes all floors infinite: nobody is acknowledged.
+    pub(super) fn refuse_all(&self) {
         for peer in self.peers.rows() {
             peer.floor.store(FLOOR_INFINITE);
         }
+        fence(Ordering::SeqCst);
+    }
+
+    /// Stops everything that a former incarnation could still do: floors, gates, then its right to acknowledgements.
+    pub(super) fn quiesce(&self) {
+        self.refuse_all();
         self.close_gates();
         self.control().incarnation.store(0);
         self.forget_lease();
@@ -268,11 +276,11 @@ impl Tables {
     }
 
     /// Publishes the new incarnation: from here on acknowledgements of its beats earn it a lease.
-    pub(super) fn publish(&self, config: &KernelConfig) {
+    pub(super) fn publish(&self, incarnation: Incarnation) {
         let control = self.control();
         control.started.store(clock::now());
         fence(Ordering::SeqCst);
-        control.incarnation.store(config.incarnation);
+        control.incarnation.store(incarnation);
         fence(Ordering::SeqCst);
     }
 }

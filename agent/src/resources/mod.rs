@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod event;
+pub mod haproxy;
 pub mod vip;
 
 use std::{future::Future, pin::Pin, time::Duration};
@@ -101,6 +102,23 @@ pub struct Timeouts {
     pub stop: Duration,
     /// For [`Resource::monitor`].
     pub monitor: Duration,
+}
+
+impl Timeouts {
+    /// The limit of an operation.
+    pub fn of(&self, operation: Operation) -> Duration {
+        match operation {
+            Operation::Probe | Operation::Readiness => self.probe,
+            Operation::Start
+            | Operation::Promote
+            | Operation::Attend
+            | Operation::Receive
+            | Operation::Export
+            | Operation::Import => self.start,
+            Operation::Stop | Operation::Demote | Operation::Drain | Operation::Drained => self.stop,
+            Operation::Monitor | Operation::Announce => self.monitor,
+        }
+    }
 }
 
 /// A thing that a group starts on its owner and stops when it leaves. Every operation is idempotent: starting what runs and

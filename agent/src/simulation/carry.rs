@@ -44,7 +44,12 @@ impl World {
                     self.check_serving();
                 }
             }
-            Command::SetGateIndex(index) => kernel.control.gate_index = index,
+            Command::SetGateIndex(index) => {
+                kernel.control.gate_index = index;
+                if agent.adopting {
+                    self.take_over(position, agent);
+                }
+            }
             Command::Start { group, epoch, .. } => self.start(position, agent, &group, epoch),
             Command::Stop { group, epoch } => self.stop(position, agent, &group, epoch),
             Command::Receive { group, movement } => self.receive(position, agent, &group, movement),
@@ -108,6 +113,8 @@ impl World {
         };
         if let Some(running) = agent.running.get(&slot)
             && !matches!(running, Running::Receiving(_) | Running::Draining(_))
+            // What an adopted gate serves is started again in place.
+            && !matches!(running, Running::Starting(at) | Running::Started(at) if *at == epoch)
         {
             let what = format!("voter {} starts {group} in epoch {epoch} while {running:?}", position + 1);
             self.checker.violated(self.now, what);

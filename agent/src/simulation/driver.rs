@@ -172,6 +172,10 @@ impl World {
             let back = self.timing.hold_ns();
             self.queue.push(self.now + back, Event::Start(position));
             return;
+        } else if agent.restarting && !agent.stopping && agent.core.may_restart() {
+            machine.agent = Some(agent);
+            self.leave_keeper(position);
+            return;
         } else {
             self.rest(position, &mut agent, now)
         };
@@ -324,6 +328,13 @@ impl World {
                     agent.core.on_start_failed(now, &group, epoch);
                 }
             }
+            Item::Restart => {
+                if !agent.adopting && !agent.stopping {
+                    agent.restarting = true;
+                    agent.core.begin_restart(now);
+                }
+            }
+            Item::KeeperGone => self.keeper_gone(position, agent),
             Item::Shutdown => {
                 agent.stopping = true;
                 agent.core.begin_shutdown(now);

@@ -8,6 +8,7 @@ use super::{
     disk::Disk,
     kernel::Kernel,
     raft::Raft,
+    restarts::Keeper,
     world::Event,
 };
 use crate::cluster::{
@@ -59,6 +60,10 @@ pub struct Machine {
     pub disk: Disk,
     /// The agent, while it runs.
     pub agent: Option<Agent>,
+    /// What beats for an agent that restarts.
+    pub keeper: Option<Keeper>,
+    /// What runs of the groups of an agent that restarts.
+    pub left: BTreeMap<usize, Running>,
     /// Grows with every start and end of the agent; events of an earlier one are void.
     pub generation: u64,
     /// What raft is, for the trace.
@@ -116,6 +121,10 @@ pub enum Item {
     StartFailed(usize, Epoch),
     /// The service manager stops the agent.
     Shutdown,
+    /// The agent is to restart.
+    Restart,
+    /// The keeper has ended by itself.
+    KeeperGone,
 }
 
 /// Where the driver is.
@@ -168,6 +177,10 @@ pub struct Agent {
     pub pulse_due: Nanos,
     /// Whether the service manager has asked it to stop.
     pub stopping: bool,
+    /// Whether it is about to restart.
+    pub restarting: bool,
+    /// Whether a keeper beats for it, and the gates are those of before its start.
+    pub adopting: bool,
     /// Wake-ups by a deadline that led to nothing, in a row at one instant of the clock.
     pub idle_wakes: u32,
 }

@@ -1,7 +1,7 @@
 //! The seeded simulation: the real cluster core of several voters in a world of its own.
 //!
 //! A seed decides everything: clocks that drift up to the bound, a network that delays, loses, duplicates, reorders and
-//! cuts, slow and hanging disks, paused processes, stalled machines, crashes, restarts, orders. Running a seed again gives the
+//! cuts, slow and hanging disks, paused processes, stalled machines, crashes, restarts (planned ones too), orders. Running a seed again gives the
 //! same run, bit by bit. What is real: all of [`crate::cluster`]. What is modelled: the kernel side ([`kernel`], with
 //! the arithmetic of crate `baton_ebpf`), raft ([`raft`], its differences from openraft are stated there), the driver and
 //! the executor, which lag.
@@ -29,6 +29,7 @@ mod queue;
 pub mod raft;
 mod random;
 mod recovery;
+mod restarts;
 mod runner;
 mod setup;
 mod strikes;

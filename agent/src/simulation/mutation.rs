@@ -13,14 +13,20 @@ pub enum Mutation {
     PlainExchange,
     /// Pulse: beats claim the newest applied entry instead of the one whose effect is in the gate (rule 1).
     BeatClaimsApplied,
+    /// Keeper: its beats claim the newest entry there is instead of the one whose effect is in the gate (rule 10).
+    KeeperClaimsNewest,
+    /// Agent: when the keeper ends before the own barrier, the gates stay as they were (rule 10).
+    OrphanKeepsGates,
 }
 
 impl Mutation {
-    /// The mutations of the kernel side, by name.
-    pub const KERNEL: [(&'static str, Self); 3] = [
+    /// The mutations outside the core, by name.
+    pub const KERNEL: [(&'static str, Self); 5] = [
         ("skip_second_floor_check", Self::SkipSecondFloorCheck),
         ("plain_exchange", Self::PlainExchange),
         ("beat_claims_applied", Self::BeatClaimsApplied),
+        ("keeper_claims_newest", Self::KeeperClaimsNewest),
+        ("orphan_keeps_gates", Self::OrphanKeepsGates),
     ];
 
     /// A mutation by its name, of the core or of the kernel side.

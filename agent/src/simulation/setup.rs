@@ -1,5 +1,7 @@
 //! What a seed decides before anything happens: the cluster, its clocks, its network, and how rough it will be.
 
+use std::collections::BTreeMap;
+
 use super::{
     Options,
     checker::Checker,
@@ -88,6 +90,7 @@ impl World {
             done: false,
             served_since: None,
             well_since: None,
+            upgrades: Self::upgrades(seed),
         };
         // In one world of four nothing can be steered.
         if !seed.is_multiple_of(4) {
@@ -101,6 +104,9 @@ impl World {
         }
         world.queue.push(begin, Event::Fault);
         world.queue.push(until, Event::Calm);
+        if world.upgrades.is_some() {
+            world.queue.push(begin, Event::Upgrade);
+        }
         world
     }
 }
@@ -163,6 +169,8 @@ fn machine(id: VoterId, role: Role, preempted: u64, random: &mut Random) -> Mach
         kernel: None,
         disk: Disk::new(),
         agent: None,
+        keeper: None,
+        left: BTreeMap::new(),
         generation: 0,
         raft_letter: ' ',
         agent_gone: true,

@@ -1,6 +1,6 @@
 //! The discrete-event world: machines, network, events, and what an event does to the machine that it reaches.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::{
     checker::Checker,
@@ -77,6 +77,10 @@ pub enum Event {
     Boot(usize),
     /// The agent starts.
     Start(usize),
+    /// The keeper's timer.
+    Keep(usize, u64),
+    /// The next planned restart.
+    Upgrade,
     /// The next fault.
     Fault,
     /// A fault ends.
@@ -136,6 +140,8 @@ pub struct World {
     pub served_since: Option<Instant>,
     /// Since when all has been well after the faults, and the newest entry then.
     pub well_since: Option<(Instant, Index)>,
+    /// Chance for planned restarts, where the world has them.
+    pub upgrades: Option<Random>,
 }
 
 impl World {
@@ -184,21 +190,28 @@ impl World {
         let Some(machine) = self.machines.get_mut(position) else {
             return;
         };
+        if machine.kernel.is_none() || machine.agent.is_some() {
+            return;
+        }
+        let adopted = self.adopt(position);
+        let Some(machine) = self.machines.get_mut(position) else {
+            return;
+        };
         let now = machine.local(self.now);
         let Some(kernel) = machine.kernel.as_mut() else {
             return;
         };
-        if machine.agent.is_some() {
-            return;
-        }
         machine.disk.incarnation += 1;
         machine.generation += 1;
-        let control = &mut kernel.control;
-        control.incarnation = machine.disk.incarnation;
-        control.applied = 0;
-        for gate in &mut kernel.gates {
-            gate.1 = GateRole::Closed;
+        kernel.control.applied = 0;
+        let adopting = adopted.is_some();
+        if !adopting {
+            kernel.control.incarnation = machine.disk.incarnation;
+            for gate in &mut kernel.gates {
+                gate.1 = GateRole::Closed;
+            }
         }
+        let (adopted, running) = adopted.unwrap_or_default();
         let settings = Settings {
             me: machine.id,
             role: machine.role,
@@ -206,6 +219,7 @@ impl World {
             groups: self.groups.clone(),
             timing,
             incarnation: machine.disk.incarnation,
+            adopted,
             mutations: mutation.map(Mutation::switches).unwrap_or_default(),
         };
         let mut agent = Agent {
@@ -215,17 +229,20 @@ impl World {
             stage: Stage::Due,
             called: None,
             proposals: Vec::new(),
-            running: BTreeMap::new(),
+            running,
             beat: 0,
             pulse_due: now + jitter,
             stopping: false,
+            restarting: false,
+            adopting,
             idle_wakes: 0,
         };
         let (generation, incarnation) = (machine.generation, machine.disk.incarnation);
         machine.paused = false;
         machine.wedged = false;
         machine.agent_gone = false;
-        self.note(Some(position), || format!("~ agent starts, incarnation {incarnation}"));
+        let how = if adopting { ", adopts the gates" } else { "" };
+        self.note(Some(position), || format!("~ agent starts, incarnation {incarnation}{how}"));
         self.raft_outputs(position, &mut agent);
         if let Some(machine) = self.machines.get_mut(position) {
             machine.agent = Some(agent);
@@ -257,6 +274,8 @@ impl World {
         machine.powered = false;
         machine.stalled = false;
         machine.kernel = None;
+        machine.keeper = None;
+        machine.left.clear();
         machine.backlog.clear();
     }
 
@@ -298,6 +317,11 @@ impl World {
             Event::Channel(to, ..) | Event::Tell(to, _) => self.agent_event(to, event),
             Event::Boot(to) => self.boot(to),
             Event::Start(to) => self.start_agent(to),
+            Event::Keep(to, life) => match self.machines.get_mut(to) {
+                Some(machine) if machine.stalled || machine.paused => machine.keep(event),
+                _ => self.keep(to, life),
+            },
+            Event::Upgrade => self.upgrade(),
             Event::Fault => self.fault(),
             Event::Ends(ends) => self.fault_ends(ends),
             Event::Calm => self.calm_down(),
@@ -425,6 +449,9 @@ impl World {
         let (Some(kernel), Some(agent)) = (machine.kernel.as_mut(), machine.agent.as_mut()) else {
             return;
         };
+        if agent.adopting {
+            return;
+        }
         agent.beat += 1;
         let beat = kernel.beat(agent.beat, now);
         let peers: Vec<VoterId> = self.voters.iter().map(|(voter, _)| *voter).filter(|&voter| voter != me).collect();

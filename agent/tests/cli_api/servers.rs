@@ -55,6 +55,15 @@ impl Backend for Fake {
         Snapshot { cluster: "lb".into(), node: "lb1".into(), quorum: true, ..Snapshot::default() }
     }
 
+    async fn restart(&self, within: u64, exit: bool) -> Result<String, OrderError> {
+        let mut status = self.status.lock().unwrap();
+        let number = status.id;
+        status.incarnation += 1;
+        let incarnation = status.incarnation;
+        status.voters.iter_mut().filter(|v| v.id == number).for_each(|v| v.incarnation = incarnation);
+        Ok(format!("restarts within {within} ns, exit {exit}"))
+    }
+
     async fn plan(&self, order: Order) -> Result<String, OrderError> {
         Ok(format!("{order:?} would be carried out"))
     }

@@ -1,5 +1,5 @@
 //! Clusters in less usual states than one fault in a healthy one (see `failover` for those): two faults in a row, machines
-//! without BPF, attackers on the ports, and two owners that a test forces.
+//! without BPF, agents that restart, attackers on the ports, and two owners that a test forces.
 //!
 //! Nothing here judges speed: conditions are waited for with generous limits.
 
@@ -8,6 +8,7 @@ mod bare;
 mod forced;
 mod placement;
 mod repeats;
+mod restart;
 
 use std::time::Duration;
 

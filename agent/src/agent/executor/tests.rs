@@ -72,8 +72,14 @@ fn executor(resource: Stubborn) -> (Executor, UnboundedReceiver<Input>) {
     let recorder = Recorder::start(VoterId(1), BTreeMap::new(), History::in_memory()).unwrap();
     let (reports, told) = unbounded_channel();
     let stack = Stack { resources: vec![Box::new(resource)], addresses: 0, knowledge: false };
-    let surroundings =
-        Surroundings { reports, recorder, board: Arc::default(), flows: Box::new(|_| Ok(Vec::new())), realtime: false };
+    let surroundings = Surroundings {
+        reports,
+        recorder,
+        board: Arc::default(),
+        flows: Box::new(|_| Ok(Vec::new())),
+        adopted: BTreeSet::new(),
+        realtime: false,
+    };
     (Executor::start(BTreeMap::from([(group(), stack)]), surroundings).unwrap(), told)
 }
 

@@ -321,3 +321,72 @@ fn a_restarted_agent_ends_the_drain_it_knows_nothing_of() {
     bench.stopped(0);
     assert_eq!(proposals(&bench.settle()), [Entry::Drained { group: web(), epoch: 2, node: A, summary: None }]);
 }
+
+/// A core of voter 1 in a second incarnation that found a gate set, with the log up to its own barrier.
+fn adopting(role: GateRole, epoch: Epoch, log: &[Entry]) -> Bench {
+    let plain = Bench::unstarted(A, Mutations::default()).core.settings().clone();
+    let adopted = [(web(), (epoch, role))].into();
+    let mut bench = Bench::of(crate::cluster::settings::Settings { incarnation: 2, adopted, ..plain });
+    bench.view.steers = B.bit();
+    bench.apply_all(&formation());
+    bench.apply_all(log);
+    assert_eq!(acts(bench.settle()), [], "nothing before the own barrier");
+    bench
+}
+
+fn barrier(bench: &mut Bench) -> Vec<Command> {
+    bench.apply(&Entry::Barrier { voter: A, incarnation: 2 });
+    acts(bench.settle())
+}
+
+#[test]
+fn an_adopted_owner_goes_on_without_closing() {
+    let mut bench = adopting(GateRole::Owner { steer: None }, 1, &[]);
+    assert_eq!(barrier(&mut bench), [Command::SetGateIndex(6), start(1, Cause::Initial)]);
+    bench.core.on_started(bench.now, &web(), 1);
+    assert_eq!(acts(bench.pass_ms(500)), []);
+    // A planned move that its former self was about to divert: it opens again.
+    let mut bench = adopting(GateRole::Drain { to: B }, 1, &prepared(true));
+    let acts = barrier(&mut bench);
+    assert!(acts.starts_with(&[gate(1, true)]) && acts.contains(&start(1, Cause::Initial)), "{acts:?}");
+    assert!(!acts.contains(&stop(0)));
+}
+
+#[test]
+fn an_adopted_drain_goes_on_as_long_as_the_log_says_so() {
+    let moved = |more: &[Entry]| [&prepared(true)[..], &[diverted(true)], more].concat();
+    let mut bench = adopting(GateRole::Drain { to: B }, 1, &moved(&[]));
+    assert_eq!(barrier(&mut bench), [Command::SetGateIndex(9), Command::Drain { group: web(), epoch: 1 }]);
+    let over = Entry::Drained { group: web(), epoch: 2, node: A, summary: None };
+    let mut bench = adopting(GateRole::Drain { to: B }, 1, &moved(&[over]));
+    assert_eq!(barrier(&mut bench), [gate(1, false), Command::SetGateIndex(10), stop(0)]);
+}
+
+#[test]
+fn what_the_log_does_not_say_any_more_is_closed_first_and_then_stopped() {
+    // It was found silent while it restarted, and B has the group.
+    let lost = lost(A, 0, &[B, ARBITER], 1, B);
+    let mut bench = adopting(GateRole::Owner { steer: None }, 1, &[lost]);
+    assert_eq!(barrier(&mut bench), [gate(1, false), Command::SetGateIndex(7), stop(0)]);
+    let mut bench = adopting(GateRole::Receive { from: B }, 1, &[]);
+    assert!(barrier(&mut bench).starts_with(&[gate(1, false)]));
+    // Its keeper ended too early: the shell has closed the gates, and this is an ordinary start.
+    let mut bench = adopting(GateRole::Owner { steer: None }, 1, &[]);
+    bench.core.forget_adopted(bench.now);
+    assert_eq!(barrier(&mut bench), [Command::SetGateIndex(6), stop(0)]);
+}
+
+#[test]
+fn before_a_restart_the_leadership_goes_and_the_groups_stay() {
+    let mut bench = Bench::new(A);
+    bench.core.begin_restart(bench.now);
+    let commands = bench.settle();
+    assert_eq!((releases(&commands), acts(commands)), (0, vec![]));
+    assert!(bench.core.may_restart() && !bench.core.is_drained());
+    let mut bench = Bench::new(B);
+    bench.core.begin_restart(bench.now);
+    assert!(!bench.core.may_restart(), "it leads");
+    bench.settle();
+    bench.pass_ms(1_100);
+    assert!(bench.core.may_restart(), "nobody took it");
+}

@@ -92,7 +92,8 @@ impl Lab {
         let voters: Vec<_> = (1..).map(VoterId).zip(roles.iter().copied()).collect();
         let timing = Timing::QUICK;
         let mutations = Mutations::default();
-        let settings = Settings { me: v(1), role: Role::Node, voters, groups, timing, incarnation: 1, mutations };
+        let (me, role, incarnation, adopted) = (v(1), Role::Node, 1, BTreeMap::new());
+        let settings = Settings { me, role, voters, groups, timing, incarnation, adopted, mutations };
         let mut lab = Self {
             now: 1_000_000_000,
             hosts: BTreeMap::new(),
