@@ -166,7 +166,7 @@ pub struct FragmentKey {
 }
 
 const _: () = assert!(size_of::<Steer>() == (3 * PEERS + 5 + 2 * FRONTS_MAX) * 8);
-const _: () = assert!(size_of::<Steer>() % 64 == 0);
+const _: () = assert!(size_of::<Steer>().is_multiple_of(64));
 const _: () = assert!(size_of::<FlowKey>() == 40);
 const _: () = assert!(size_of::<FlowState>() == 16);
 const _: () = assert!(size_of::<FragmentKey>() == 40);

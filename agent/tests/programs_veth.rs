@@ -390,7 +390,10 @@ fn filters_of_a_device_that_is_front_and_backplane_do_not_replace_each_other() {
             let text = tc.expect("iproute2 is installed").stdout;
             let mut programs = Vec::new();
             for name in ["gate_ingress", "gate_egress", "beat_ingress", "beat_egress", "steer_ingress"] {
-                programs.extend(vec![name; String::from_utf8_lossy(&text).matches(name).count()]);
+                programs.extend(vec![
+                    name;
+                    String::from_utf8_lossy(&text).matches(&format!("{name} direct-action")).count()
+                ]);
             }
             programs
         })
