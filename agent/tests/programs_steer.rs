@@ -124,7 +124,11 @@ fn the_next_owner_takes_what_is_steered_to_it_and_sends_back_what_it_does_not_kn
         }
         let node = Node::new(RECEIVE);
         for frame in [to_vip(family, 1, SYN), to_vip(family, 1, ACK), udp(family, 1), echo(family)] {
-            assert_eq!(node.front(&frame), ToPeer, "it is not the owner yet, and may be asked by who has not heard of the last move");
+            assert_eq!(
+                node.front(&frame),
+                ToPeer,
+                "it is not the owner yet, and may be asked by who has not heard of the last move"
+            );
         }
         assert_eq!(node.counters().steered, 4);
         assert!(!node.tenure());

@@ -91,7 +91,11 @@ fn an_established_connection_is_known_by_its_socket() {
                 assert_eq!(node.front(&to_vip(family, port, ACK)), ToPeer, "TIME_WAIT claims no flow");
             }
             node.take(DRAIN);
-            assert_eq!(node.taken(&to_vip(family, port, ACK)), Pass, "but what the peer does not know either is told that it ended");
+            assert_eq!(
+                node.taken(&to_vip(family, port, ACK)),
+                Pass,
+                "but what the peer does not know either is told that it ended"
+            );
             assert_eq!(node.front(&to_vip(family, port, SYN)), ToPeer);
         }
     });
