@@ -78,7 +78,7 @@ impl KilledRow {
             system: "baton",
             method: KILLED,
             connections: self.connections,
-            broken_connections: quantile(&self.seen(|r| r.broken), 1.0),
+            broken_connections: quantile(&self.seen(Report::lost), 1.0),
             failed_requests: quantile(&self.seen(|r| r.failed), 1.0),
             slowest_ms: ms(median(&self.seen(Report::slowest_ns))),
             gap_ms: ms(median(&self.took())),
@@ -113,7 +113,7 @@ fn rows(row: Row, cell: &Cell) -> Vec<JsonRow> {
             system,
             method,
             connections,
-            broken_connections: quantile(&all(|r| r.broken), 1.0),
+            broken_connections: quantile(&all(Report::lost), 1.0),
             failed_requests: quantile(&all(|r| r.failed), 1.0),
             slowest_ms: ms(median(&all(Report::slowest_ns))),
             gap_ms: ms(median(&all(|r| r.gap_ns))),
@@ -164,8 +164,8 @@ pub fn print_table(cells: &Cells, killed: Option<&KilledRow>) {
             method.to_owned(),
             cell.samples.len().to_string(),
             cell.samples.iter().map(|s| s.connections).max().unwrap_or(0).to_string(),
-            median(&moved(|r| r.broken)).to_string(),
-            quantile(&moved(|r| r.broken), 1.0).to_string(),
+            median(&moved(Report::lost)).to_string(),
+            quantile(&moved(Report::lost), 1.0).to_string(),
             median(&moved(|r| r.failed)).to_string(),
             quantile(&moved(|r| r.failed), 1.0).to_string(),
             median(&moved(|r| r.tcp.syn_retransmits)).to_string(),
@@ -184,12 +184,12 @@ pub fn print_table(cells: &Cells, killed: Option<&KilledRow>) {
     }
     eprintln!("{table}");
     eprintln!(
-        "broken: connections that were made and ended by a reset, a time-out or a close in the middle of a request.\n\
+        "broken: connections that were made and ended by a reset, a time-out, or a close without notice.\n\
          failed: requests without an answer. slowest: of the answered requests, over kept connections from their sending,\n\
          over new ones from connect(2). gap: the longest time in which no request at all was answered."
     );
     if let Some(row) = killed {
-        let (took, broken, failed) = (row.took(), row.seen(|r| r.broken), row.seen(|r| r.failed));
+        let (took, broken, failed) = (row.took(), row.seen(Report::lost), row.seen(|r| r.failed));
         eprintln!(
             "HAProxy killed on the owner, {} times ({} gave nothing): the other node answers after {} ms (median; max {}; target: \
              ≤ 5); of {} connections {} broke, {} requests failed (medians)",

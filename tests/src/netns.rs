@@ -7,7 +7,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd},
-        unix::process::CommandExt,
+        unix::{fs::MetadataExt, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -64,6 +64,15 @@ impl NetNs {
             ns.enter().with_context(|| format!("cannot enter {}", ns.path.display()))?;
             Ok(work())
         })?
+    }
+
+    /// The processes whose main thread is inside.
+    pub fn processes(&self) -> Result<Vec<u32>> {
+        let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let this = id(self.file.metadata()?);
+        let numbers = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let inside = |pid: &u32| fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|meta| id(meta) == this);
+        Ok(numbers.filter(inside).collect())
     }
 
     /// A command that will run inside the namespace.

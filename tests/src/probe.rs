@@ -34,6 +34,8 @@ const REMEMBERED: usize = 1 << 18;
 /// The ports that questions are asked from, one after the other: at 1 ms each comes again after 64 s, longer than an agent remembers
 /// a flow.
 const PORTS: std::ops::RangeInclusive<u16> = 1_025..=65_500;
+/// How far apart two probes begin.
+const APART: u64 = 16_411;
 /// How many of the last questions are listened for: a quarter of a second at 1 ms.
 const LISTENED: usize = 256;
 
@@ -89,7 +91,7 @@ impl Probe {
     /// Starts to ask `vip` from within `ns`, once every `interval_ns`.
     pub fn start(ns: &NetNs, vip: IpAddr, interval_ns: Nanos) -> Result<Self> {
         // That a socket can be had is seen here rather than in the thread.
-        ns.run(move || open(vip, *PORTS.start()).map(drop))??;
+        ns.run(move || open(vip, 0).map(drop))??;
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             interval_ns,
@@ -201,7 +203,10 @@ impl Shared {
 
     fn run(&self, target: SocketAddr) {
         let mut due = clock::now();
-        let mut ports = PORTS.cycle();
+        // Probes side by side begin at ports of their own.
+        static BEGIN: AtomicU64 = AtomicU64::new(0);
+        let begin = BEGIN.fetch_add(APART, Ordering::Relaxed) % PORTS.len() as u64;
+        let mut ports = PORTS.cycle().skip(begin as usize);
         let mut sockets: VecDeque<UdpSocket> = VecDeque::with_capacity(LISTENED);
         while !self.stop.load(Ordering::Relaxed) {
             let now = clock::now();

@@ -8,6 +8,8 @@ use rustix::time::{ClockId, Timespec};
 
 /// Priority of the probe and the responders.
 pub const PROBE: i32 = 60;
+/// Priority of clients and servers of a load: below all agents, above whatever else the machine has to do.
+pub const LOAD: i32 = 1;
 /// Priority of the stall meter: above everything that it judges.
 pub const METER: i32 = 70;
 
@@ -28,6 +30,17 @@ pub fn enter(priority: i32) -> Result<()> {
     // SAFETY: the parameter outlives the call; 0 means the calling thread.
     if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameter) } != 0 {
         return Err(io::Error::last_os_error()).context("cannot get SCHED_FIFO; run as root, outside of a cpu cgroup");
+    }
+    Ok(())
+}
+
+/// Gives all threads of another process SCHED_RR with the priority of a load; what it starts inherits that.
+pub fn favour(pid: u32) -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: LOAD };
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let Some(tid) = task?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // SAFETY: the parameter outlives the call. A thread that has ended meanwhile is an error that nobody need know.
+        unsafe { libc::sched_setscheduler(tid, libc::SCHED_RR, &raw const parameter) };
     }
     Ok(())
 }

@@ -84,8 +84,8 @@ pub fn arrive(frame: &TcContext, found: &Found, word: u64, now: u64) -> i32 {
     let origin = origin(frame, control, peer, marked) ^ (blur(now) as u32 & 3);
     let verdict = match (origin, gate_role(word)) {
         (came::FRONT, ROLE_OWNER) => case.owner(),
-        (came::FRONT, ROLE_DRAIN) => case.drain(),
-        (came::FRONT, _) => DROP,
+        // The next owner may have flows of its own, from before an earlier move; it takes nothing new by its front.
+        (came::FRONT, _) => case.drain(),
         (_, ROLE_DRAIN) => case.returned(),
         (came::FINAL, _) => PASS,
         _ => case.taken(),
@@ -126,7 +126,7 @@ impl Case<'_> {
     /// Whether a flow of TCP is this node's: by its record, or by a socket.
     #[inline(always)]
     fn known(&self) -> bool {
-        is_local(self.home()) || self.socket() != socket::NONE
+        is_local(self.home()) || self.socket() >= socket::FLOW
     }
 
     /// This node takes the packet as one of a flow of its own.
@@ -172,8 +172,10 @@ impl Case<'_> {
             kind::SEGMENT | kind::SEGMENT_ERROR => {
                 let home = self.home();
                 if home == HOME_PEER {
-                    TO_PEER
-                } else if self.socket() != socket::NONE {
+                    return TO_PEER;
+                }
+                let socket = self.socket();
+                if socket >= socket::FLOW || home == HOME_LOCAL && socket == socket::ENDED {
                     PASS
                 } else if home == HOME_LOCAL {
                     self.socketless()

@@ -12,12 +12,16 @@ use super::{blank::blank, frame::Frame, vip::Found};
 
 /// There is none, or one that listens and never heard of the flow.
 pub const NONE: u32 = 0;
-/// There is one of the flow, or a listening one whose SYN cookie the segment brings back.
-pub const FLOW: u32 = 1;
+/// There is one in TIME_WAIT: of this flow, or of an earlier one with the same addresses and ports, which a client may use again
+/// at the other node. Only a record tells.
+pub const ENDED: u32 = 1;
+/// There is one of the flow, or a listening one whose SYN cookie the segment brings back. From here on the flow is known.
+pub const FLOW: u32 = 2;
 /// There is one that waits for the end of the handshake.
-pub const HALF_OPEN: u32 = 2;
+pub const HALF_OPEN: u32 = 3;
 
 /// States of `enum` in linux/bpf.h, which are those of net/tcp_states.h.
+const BPF_TCP_TIME_WAIT: u32 = 6;
 const BPF_TCP_LISTEN: u32 = 10;
 const BPF_TCP_NEW_SYN_RECV: u32 = 12;
 /// `BPF_F_CURRENT_NETNS` of linux/bpf.h.
@@ -48,6 +52,7 @@ pub fn lookup(frame: &TcContext, found: &Found, key: &FlowKey, segment: bool) ->
         BPF_TCP_LISTEN if segment && cookie(frame, found, socket) => FLOW,
         BPF_TCP_LISTEN => NONE,
         BPF_TCP_NEW_SYN_RECV => HALF_OPEN,
+        BPF_TCP_TIME_WAIT => ENDED,
         _ => FLOW,
     };
     // SAFETY: the socket is held, and not used any more.

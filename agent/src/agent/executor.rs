@@ -432,7 +432,7 @@ impl Loop {
             }
         }
         for resource in &mut group.stack.resources {
-            let ready = settle(&self.runtime, resource.as_mut(), Operation::Probe, |r| r.readiness());
+            let ready = settle(&self.runtime, resource.as_mut(), Operation::Readiness, |r| r.readiness());
             if let Readiness::NotReady(why) = ready.map_err(|error| error.to_string())? {
                 return Err(format!("{}: {why}", resource.name()));
             }
@@ -601,13 +601,7 @@ fn settle<T>(
     work: impl for<'a> FnOnce(&'a mut dyn Resource) -> Work<'a, T>,
 ) -> Result<T, ResourceError> {
     let name = resource.name().to_owned();
-    let limits = resource.timeouts();
-    let limit = match operation {
-        Operation::Probe => limits.probe,
-        Operation::Start | Operation::Promote => limits.start,
-        Operation::Stop | Operation::Demote => limits.stop,
-        _ => limits.monitor,
-    };
+    let limit = resource.timeouts().of(operation);
     match work(resource) {
         Work::Done(result) => result,
         pending => runtime.block_on(pending.within(limit, &name, operation)),

@@ -45,24 +45,9 @@ pub(super) fn stacks(
 /// HAProxys first: a group whose HAProxy is dead must not announce its addresses.
 fn stack(config: &Config, group: &Group, gated: Option<&[Device]>, notifier: &Notifier) -> anyhow::Result<Stack> {
     let me = config.this.id;
-    let mut resources: Vec<Box<dyn Resource>> = Vec::new();
-    for (number, spec) in group.haproxies.iter().enumerate() {
-        let Some(file) = spec.config.get(&me) else { continue };
-        let setup = Setup {
-            group: group.id.clone(),
-            name: if number == 0 {
-                format!("{}/haproxy", group.id)
-            } else {
-                format!("{}/haproxy{}", group.id, number + 1)
-            },
-            node: config.this.name.to_string(),
-            config: file.clone(),
-            run_dir: config.this.run_dir.clone(),
-            spec: spec.clone(),
-            realtime: config.this.realtime,
-        };
-        resources.push(Box::new(Haproxy::new(setup, notifier.clone())));
-    }
+    let haproxies = Setup::of(config, group).into_iter();
+    let mut resources: Vec<Box<dyn Resource>> =
+        haproxies.map(|setup| Box::new(Haproxy::new(setup, notifier.clone())) as Box<dyn Resource>).collect();
     let knowledge = !resources.is_empty();
     let specs: Vec<VipSpec> = group
         .vips

@@ -40,6 +40,7 @@ pub(super) enum ClientError {
 #[derive(Debug)]
 pub(super) struct Client {
     stream: BufReader<UnixStream>,
+    path: PathBuf,
 }
 
 impl Client {
@@ -52,7 +53,7 @@ impl Client {
             Ok(stream)
         };
         match connect() {
-            Ok(stream) => Ok(Self { stream: BufReader::new(stream) }),
+            Ok(stream) => Ok(Self { stream: BufReader::new(stream), path }),
             Err(source) => Err(ClientError::Unreachable { path, source }),
         }
     }
@@ -83,8 +84,18 @@ impl Client {
         }
     }
 
-    /// The status.
+    /// The status. The agent ends a connection after some time, and may have been started again: then it is asked on a new one.
     pub fn status(&mut self) -> Result<StatusReport, ClientError> {
+        match self.ask_status() {
+            Err(ClientError::Broken(_)) => {
+                *self = Self::connect(self.path.clone())?;
+                self.ask_status()
+            }
+            answer => answer,
+        }
+    }
+
+    fn ask_status(&mut self) -> Result<StatusReport, ClientError> {
         self.ask(&Request::Status {})?;
         match self.hear()? {
             Response::Status { status } => Ok(*status),

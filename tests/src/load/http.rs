@@ -8,9 +8,8 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc,
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -22,7 +21,7 @@ use super::{
     record::{Event, Kind, Record},
     report::Report,
 };
-use crate::{netns::NetNs, wait};
+use crate::{netns::NetNs, realtime, wait};
 
 mod connection;
 mod engine;
@@ -116,20 +115,15 @@ impl Load {
         super::raise_file_limit()?;
         let shared = Arc::new(Shared::default());
         let (inside, ns) = (shared.clone(), ns.clone());
-        let (ready, started) = mpsc::sync_channel(1);
-        let thread = thread::Builder::new().name("load".to_owned()).spawn(move || {
-            let made = ns.enter().map_err(Into::into).and_then(|()| Engine::new(spec, inside));
-            match made {
-                Ok(mut engine) => {
-                    drop(ready.send(Ok(())));
-                    if let Err(error) = engine.run() {
-                        eprintln!("baton-lab: the load ends: {error:#}");
-                    }
+        let thread = realtime::spawn("load", realtime::LOAD, move || {
+            ns.enter()?;
+            let mut engine = Engine::new(spec, inside)?;
+            Ok(move || {
+                if let Err(error) = engine.run() {
+                    eprintln!("baton-lab: the load ends: {error:#}");
                 }
-                Err(error) => drop(ready.send(Err(error))),
-            }
+            })
         })?;
-        started.recv().context("the load's thread died at its start")??;
         Ok(Self { shared, thread: Some(thread) })
     }
 

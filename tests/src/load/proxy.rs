@@ -15,6 +15,7 @@ use rustix::process::Pid;
 use super::server;
 use crate::{
     process::Proc,
+    realtime,
     topology::{Lab, Machine, VIP4, VIP6},
     wait,
 };
@@ -69,6 +70,21 @@ pub fn worker(lab: &Lab, machine: &Machine) -> Result<Pid> {
     stream.read_to_string(&mut info)?;
     let pid = info.lines().find_map(|line| line.strip_prefix("Pid: "));
     pid.and_then(|pid| Pid::from_raw(pid.trim().parse().ok()?)).with_context(|| format!("HAProxy tells no pid: {info}"))
+}
+
+/// Gives the HAProxies of all nodes the priority of the rest of a load, whoever started them: what is judged is how a group
+/// moves, not how a busy machine shares its time.
+pub fn favour(lab: &Lab) -> Result<()> {
+    for machine in &lab.nodes {
+        for pid in machine.ns.processes()? {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if name.trim_end() == "haproxy" {
+                // It may have ended meanwhile.
+                realtime::favour(pid).ok();
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The configuration file of a node's proxy.

@@ -149,6 +149,11 @@ impl Report {
         self.answered + self.failed
     }
 
+    /// Connections that were lost: broken, or closed while idle without notice.
+    pub fn lost(&self) -> u64 {
+        self.broken + self.idle_closed
+    }
+
     /// The slowest answered request, in nanoseconds.
     pub fn slowest_ns(&self) -> Nanos {
         self.slowest_kept_ns.max(self.slowest_fresh_ns)
@@ -162,7 +167,7 @@ impl Report {
 
     /// An error that says what was lost, unless nothing was: no request, no connection, no SYN.
     pub fn nothing_lost(&self) -> Result<()> {
-        let lost = self.failed + self.broken + self.unopened + self.idle_closed + self.tcp.syn_retransmits;
+        let lost = self.failed + self.lost() + self.unopened + self.tcp.syn_retransmits;
         if lost > 0 || self.answered == 0 {
             bail!("the client lost something: {self}");
         }

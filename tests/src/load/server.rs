@@ -15,7 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -30,7 +30,7 @@ use super::{
     message::{self, wrong},
     pattern,
 };
-use crate::netns::NetNs;
+use crate::{netns::NetNs, realtime};
 
 /// The port that it listens on, at all addresses.
 pub const PORT: u16 = 8080;
@@ -63,13 +63,15 @@ impl Server {
         let stop = Arc::new(AtomicBool::new(false));
         let inside = stop.clone();
         let mut serving = Serving::new(listener, node)?;
-        let thread = thread::Builder::new().name(format!("server{node}")).spawn(move || {
-            while !inside.load(Ordering::Relaxed) {
-                if let Err(error) = serving.turn() {
-                    eprintln!("baton-lab: the load's server {node} ends: {error}");
-                    return;
+        let thread = realtime::spawn(&format!("server{node}"), realtime::LOAD, move || {
+            Ok(move || {
+                while !inside.load(Ordering::Relaxed) {
+                    if let Err(error) = serving.turn() {
+                        eprintln!("baton-lab: the load's server {node} ends: {error}");
+                        return;
+                    }
                 }
-            }
+            })
         })?;
         Ok(Self { stop, thread: Some(thread) })
     }

@@ -91,7 +91,9 @@ impl Stage {
             let ready = *six == four && system.settled(lab)? && system.owner(lab)? == Some(*owner);
             Ok(ready.then_some(*owner))
         });
-        found.with_context(|| format!("the members' logs:\n{}", self.system.logs()))
+        let owner = found.with_context(|| format!("the members' logs:\n{}", self.system.logs()))?;
+        proxy::favour(&self.lab)?;
+        Ok(owner)
     }
 
     /// An error if two nodes answered for a VIP, or opened flows of one, at the same instant since the stage was made.

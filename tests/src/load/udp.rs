@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::{netns::NetNs, responder};
+use crate::{netns::NetNs, realtime, responder};
 
 /// The port of the servers.
 pub const PORT: u16 = 7008;
@@ -43,21 +43,23 @@ impl Server {
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let stop = Arc::new(AtomicBool::new(false));
         let inside = stop.clone();
-        let thread = thread::Builder::new().name(format!("udp{node}")).spawn(move || {
-            let mut seen: HashMap<SocketAddr, u64> = HashMap::new();
-            let mut buffer = [0; ANSWER];
-            while !inside.load(Ordering::Relaxed) {
-                let Ok((QUESTION, asker)) = socket.recv_from(&mut buffer) else { continue };
-                if seen.len() >= FLOWS_MAX && !seen.contains_key(&asker) {
-                    continue;
+        let thread = realtime::spawn(&format!("udp{node}"), realtime::LOAD, move || {
+            Ok(move || {
+                let mut seen: HashMap<SocketAddr, u64> = HashMap::new();
+                let mut buffer = [0; ANSWER];
+                while !inside.load(Ordering::Relaxed) {
+                    let Ok((QUESTION, asker)) = socket.recv_from(&mut buffer) else { continue };
+                    if seen.len() >= FLOWS_MAX && !seen.contains_key(&asker) {
+                        continue;
+                    }
+                    let count = seen.entry(asker).or_default();
+                    *count += 1;
+                    buffer[QUESTION] = node;
+                    buffer[QUESTION + 1..].copy_from_slice(&count.to_le_bytes());
+                    // An answer that cannot be sent is a lost question: the client counts it.
+                    socket.send_to(&buffer, asker).ok();
                 }
-                let count = seen.entry(asker).or_default();
-                *count += 1;
-                buffer[QUESTION] = node;
-                buffer[QUESTION + 1..].copy_from_slice(&count.to_le_bytes());
-                // An answer that cannot be sent is a lost question: the client counts it.
-                socket.send_to(&buffer, asker).ok();
-            }
+            })
         })?;
         Ok(Self { stop, thread: Some(thread) })
     }
