@@ -1,4 +1,4 @@
-//! Indexes into maps, bounded so that every kernel's verifier sees it.
+//! Numbers that are written out as instructions: for verifiers that know less than the compiler, or more.
 
 /// `index` cut to the bits of `mask`, where it is used.
 ///
@@ -19,4 +19,21 @@ pub fn masked(index: usize, mask: usize) -> usize {
     #[cfg(not(target_arch = "bpf"))]
     let index = index & mask;
     index
+}
+
+/// Zero, which the compiler takes for any number and the verifier for zero.
+#[inline(always)]
+pub fn unknown_zero() -> u64 {
+    #[cfg(target_arch = "bpf")]
+    let zero = {
+        let zero: u64;
+        // SAFETY: the instruction sets this register alone.
+        unsafe {
+            core::arch::asm!("{zero} = 0", zero = out(reg) zero, options(pure, nomem, nostack));
+        }
+        zero
+    };
+    #[cfg(not(target_arch = "bpf"))]
+    let zero = 0;
+    zero
 }

@@ -4,6 +4,7 @@ use aya_ebpf::programs::TcContext;
 use baton_ebpf::steering::{FLOW_AGE_NS, FRAGMENT_AGE_NS, FlowKey, FlowState, FragmentKey, HOME_LOCAL};
 
 use super::{
+    blank::blank,
     frame::{Frame, ICMP, ICMPV6, TCP, UDP},
     maps::{FLOWS, FRAGMENTS},
     vip::{Address, Found, LATER, WHOLE, mapped, walk},
@@ -83,7 +84,8 @@ pub fn classify(frame: &TcContext, found: &Found, key: &mut FlowKey) -> u32 {
         return by_ports(found);
     }
     if found.ipv6 != 0 {
-        let mut addresses: [Address; 2] = [[0; 4]; 2];
+        // SAFETY: plain words.
+        let mut addresses: [Address; 2] = unsafe { blank() };
         if !frame.fill(found.network + 8, &mut addresses) {
             return kind::QUERY;
         }
@@ -157,7 +159,8 @@ fn quoted6(frame: &TcContext, at: u32, key: &mut FlowKey) -> u32 {
     let Some(next) = frame.get::<u8>(at + 6) else {
         return kind::QUERY;
     };
-    let mut addresses: [Address; 2] = [[0; 4]; 2];
+    // SAFETY: plain words.
+    let mut addresses: [Address; 2] = unsafe { blank() };
     if !frame.fill(at + 8, &mut addresses) || addresses[0] != key.destination {
         return kind::QUERY;
     }

@@ -11,6 +11,7 @@ use baton_ebpf::{
 };
 
 use super::{
+    blank::blank,
     frame::{Frame, TCP, mark},
     maps::{CONTROL, GATE, TENURES},
     policy::{self, blur},
@@ -98,7 +99,9 @@ pub fn record(key: &TenureKey, answer: bool, now: u64) {
     let known = TENURES.get_ptr_mut(key).or_else(|| {
         const BPF_NOEXIST: u64 = 1;
         // A failure means that another CPU was first, or that the map is full of younger ones.
-        match TENURES.insert(key, Tenure::default(), BPF_NOEXIST) {
+        // SAFETY: plain words.
+        let tenure: Tenure = unsafe { blank() };
+        match TENURES.insert(key, tenure, BPF_NOEXIST) {
             Ok(()) | Err(_) => TENURES.get_ptr_mut(key),
         }
     });

@@ -14,6 +14,7 @@ use baton_ebpf::{
 };
 
 use super::{
+    blank::blank,
     flow::{self, classify, fragment_home, home, is_local, kind, note, note_fragment, settle},
     frame::{Frame, is_plain, mark},
     gate::record,
@@ -50,7 +51,7 @@ struct Case<'a> {
 
 /// Decides about a packet to a VIP that came by a front, or was handed in there. The role is not the closed one, and the lease
 /// holds.
-#[inline(never)]
+#[inline(always)]
 pub fn arrive(frame: &TcContext, found: &Found, word: u64, now: u64) -> i32 {
     let (Some(group), Some(control)) = (GATE.get(found.slot()), CONTROL.get(0)) else {
         return frame.drop();
@@ -60,7 +61,8 @@ pub fn arrive(frame: &TcContext, found: &Found, word: u64, now: u64) -> i32 {
     if marked == MARK_TAKEN || marked == MARK_FINAL {
         frame.set_mark(0);
     }
-    let mut key = FlowKey::default();
+    // SAFETY: plain integers.
+    let mut key: FlowKey = unsafe { blank() };
     let kind = classify(frame, found, &mut key) ^ blur(now) as u32;
     let case = Case { frame, found, group, key: &key, kind, word, now };
     if gate_role(word) == ROLE_OWNER && peer == 0 {

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use baton_ebpf::steering::FlowKey;
 
-use super::{frame::Frame, vip::Found};
+use super::{blank::blank, frame::Frame, vip::Found};
 
 /// There is none, or one that listens and never heard of the flow.
 pub const NONE: u32 = 0;
@@ -40,7 +40,7 @@ const TUPLE6: u32 = core::mem::offset_of!(FlowKey, protocol) as u32;
 const _: () = assert!(TUPLE6 == 36);
 
 /// Looks the flow's socket up. `segment`: the packet is one of the flow, which may bring a SYN cookie back.
-#[inline(never)]
+#[inline(always)]
 pub fn lookup(frame: &TcContext, found: &Found, key: &FlowKey, segment: bool) -> u32 {
     let socket = find(frame, found, key);
     if socket.is_null() {
@@ -82,11 +82,11 @@ fn find(frame: &TcContext, found: &Found, key: &FlowKey) -> *mut bpf_sock {
 /// Whether the segment brings back a SYN cookie of the listening socket: then this machine answered the SYN.
 #[inline(always)]
 fn cookie(frame: &TcContext, found: &Found, socket: *mut bpf_sock) -> bool {
-    let mut tcp = [0u32; 5];
+    // SAFETY: plain words.
+    let (mut tcp, mut ip): ([u32; 5], [u32; 10]) = unsafe { (blank(), blank()) };
     if !frame.fill(found.transport, &mut tcp) {
         return false;
     }
-    let mut ip = [0u32; 10];
     let length = if found.ipv6 != 0 {
         if !frame.fill(found.network, &mut ip) {
             return false;

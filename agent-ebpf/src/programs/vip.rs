@@ -4,6 +4,7 @@ use aya_ebpf::programs::TcContext;
 use baton_ebpf::{layout::vip_bit, steering::vip_slot};
 
 use super::{
+    blank::blank,
     frame::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Head, ICMPV6, TCP, UDP, head},
     maps::{CONTROL, VIPS},
     neighbour::{self, Claim},
@@ -156,7 +157,8 @@ pub fn quick(frame: &TcContext, ingress: bool, found: &mut Found) -> u32 {
             return look::UNSURE;
         };
         let at = if ingress { 38 } else { 22 };
-        let mut address: Address = [0; 4];
+        // SAFETY: plain words.
+        let mut address: Address = unsafe { blank() };
         for (word, bytes) in address.iter_mut().zip(packet[at..at + 16].chunks_exact(4)) {
             *word = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         }
@@ -201,7 +203,8 @@ pub fn find(frame: &TcContext, ingress: bool) -> Found {
     } else if head.ethertype == ETHERTYPE_IPV6 {
         ipv6(frame, network, head.ip[6], ingress)
     } else if head.ethertype == ETHERTYPE_ARP {
-        let mut address = [0; 4];
+        // SAFETY: plain words.
+        let mut address: Address = unsafe { blank() };
         match neighbour::arp(frame, network, ingress, &mut address) {
             Claim::None => NOTHING,
             claim => Found { vip: vip(&address), neighbour: true, counts: u8::from(claim == Claim::Answer), ..NOTHING },
@@ -236,7 +239,8 @@ fn ipv4(frame: &TcContext, network: u32, head: &Head, ingress: bool) -> Found {
 /// IPv6: by address, and ND by its target. ND may hide behind extension headers, so they are walked.
 #[inline(always)]
 fn ipv6(frame: &TcContext, network: u32, next: u8, ingress: bool) -> Found {
-    let mut addresses: [Address; 2] = [[0; 4]; 2];
+    // SAFETY: plain words.
+    let mut addresses: [Address; 2] = unsafe { blank() };
     if !frame.fill(network + 8, &mut addresses) {
         return NOTHING;
     }
