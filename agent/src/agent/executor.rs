@@ -413,7 +413,13 @@ impl Loop {
         let outcome = self.try_receive(id, movement);
         self.report(match outcome {
             Ok(()) => Report::Received(id.clone(), movement),
-            Err(reason) => Report::ReceiveFailed(id.clone(), movement, reason),
+            Err(reason) => {
+                // The next look at its readiness takes this back.
+                if let Some(group) = self.groups.get_mut(id) {
+                    group.unready = Some(reason.clone());
+                }
+                Report::ReceiveFailed(id.clone(), movement, reason)
+            }
         });
     }
 
