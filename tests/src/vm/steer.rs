@@ -197,9 +197,9 @@ pub fn run(kernel: &Kernel, guest: &Path, gate: &Path) -> Result<()> {
     // The move (docs/architecture.md).
     b.vip("add", "lo")?;
     b.order("vip")?;
-    for (node, role) in [(&mut b, "role 1 receive"), (&mut b, "role 2 steer"), (&mut a, "role 1 drain")] {
-        node.order(role)?;
-    }
+    b.order("role 1 receive")?;
+    b.order("role 2 steer")?;
+    a.order("role 1 drain")?;
     a.vip("add", "lo")?;
     a.vip("del", "eth0")?;
     b.vip("add", "eth0")?;
