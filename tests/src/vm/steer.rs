@@ -35,6 +35,8 @@ const START_LIMIT: Duration = Duration::from_secs(240);
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// What a connection carries once it stands: enough for large segments both ways.
 const BULK: usize = 2 << 20;
+/// What comes before it.
+const FIRST: u8 = 0xba;
 /// The client's kernel opens a connection, but its part of the handshake is held: only SYNs get out.
 const HOLD: &str = "table ip hold { chain out { type filter hook output priority 0;
     tcp dport 9000 tcp flags & (syn | ack) != syn counter drop; }; }";
@@ -152,25 +154,31 @@ impl Client {
     }
 }
 
-/// Sends, and gets back, enough for large segments; tells who greeted.
-fn exercise(mut stream: TcpStream) -> Result<char> {
+/// Ends the handshake by a single segment, for a cookie is told by the first one alone; tells who greeted.
+fn greeted(stream: &mut TcpStream) -> Result<char> {
+    stream.write_all(&[FIRST])?;
+    let mut greeting = [0];
+    stream.read_exact(&mut greeting).context("nobody greets")?;
+    Ok(char::from(greeting[0]))
+}
+
+/// Sends, and gets back, enough for large segments.
+fn exercise(stream: &mut TcpStream) -> Result<()> {
     let sent: Vec<u8> = (0..BULK).map(|n| (n % 251) as u8).collect();
     let mut writer = stream.try_clone()?;
     let copy = sent.clone();
     let writing = std::thread::spawn(move || writer.write_all(&copy));
-    let mut greeting = [0];
-    stream.read_exact(&mut greeting).context("nobody greets")?;
-    let who = char::from(greeting[0]);
-    let mut back = vec![0; BULK];
-    stream.read_exact(&mut back).with_context(|| format!("{who} does not answer"))?;
+    let mut back = vec![0; 1 + BULK];
+    stream.read_exact(&mut back).context("no answer")?;
     writing.join().map_err(|_panic| anyhow!("the writer panicked"))??;
-    ensure!(back == sent, "what came back is not what was sent");
-    Ok(who)
+    ensure!(back[0] == FIRST && back[1..] == sent, "what came back is not what was sent");
+    Ok(())
 }
 
-fn expect(what: &str, stream: TcpStream, node: char) -> Result<()> {
-    let who = exercise(stream).with_context(|| what.to_owned())?;
+fn expect(what: &str, mut stream: TcpStream, node: char) -> Result<()> {
+    let who = greeted(&mut stream).with_context(|| what.to_owned())?;
     ensure!(who == node, "{what}: answered by {who}, not {node}");
+    exercise(&mut stream).with_context(|| format!("{what}: by {who}"))?;
     println!("  {node}: {what}");
     Ok(())
 }
