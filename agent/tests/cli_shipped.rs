@@ -22,6 +22,8 @@ fn metric_names() -> BTreeSet<String> {
         name: "web".into(),
         owner: Some("lb1".into()),
         gate_drops: vec![("ingress", 1)],
+        steering: vec![("to_peer", 1)],
+        draining_on: Some("lb2".into()),
         ..GroupMetrics::default()
     };
     let link = LinkMetrics { rtt: h, interarrival: h, ..LinkMetrics::default() };

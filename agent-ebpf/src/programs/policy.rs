@@ -1,5 +1,5 @@
 //! What becomes of a packet to a VIP that may concern two nodes: the old owner of a move, which keeps the flows it has, and
-//! the new one. The tables of docs/architecture.md, row by row.
+//! the new one. The table of docs/moves.md, row by row.
 //!
 //! ```text
 //!              client ──► front of the new owner ──── not known ───► backplane ──► old owner: passes

@@ -339,6 +339,18 @@ impl Driver {
             epoch: group.epoch,
             serving: group.serving_here,
             vips: group.vips.len(),
+            draining_on: group.draining_on.clone(),
+            steering: row.map_or_else(Vec::new, |row| {
+                vec![
+                    ("to_peer", row.steered.load()),
+                    ("from_peer", row.taken.load()),
+                    ("sent_back", row.bounced.load()),
+                    ("new_to_peer", row.new_steered.load()),
+                    ("drained", row.drained.load()),
+                    ("no_path", row.no_path.load()),
+                    ("refused", row.dropped_backplane.load()),
+                ]
+            }),
             gate_drops: row.map_or_else(Vec::new, |row| {
                 vec![
                     ("ingress", row.dropped_ingress.load()),

@@ -167,7 +167,9 @@ impl State {
                 self.ready(group, *epoch, *movement, *to_incarnation, *steers)
             }
             Entry::Diverted { group, epoch, movement, from_incarnation, steers } => {
-                self.diverted(index, group, *epoch, *movement, *from_incarnation, *steers, m)
+                let (movement, from_incarnation, steers) = (*movement, *from_incarnation, *steers);
+                let diversion = ownership::Diversion { movement, from_incarnation, steers };
+                self.diverted(index, group, *epoch, diversion, m)
             }
             Entry::Drained { group, epoch, node, summary } => self.drained(group, *epoch, *node, *summary),
             Entry::Abandon { group, epoch, movement } => self.abandon(group, *epoch, *movement),

@@ -160,7 +160,17 @@ impl Scrape {
         out.gauges("group_owner_info", "The group's owner by the log, always 1; no sample without one", None, owners)?;
         let drops =
             groups().flat_map(|g| g.gate_drops.iter().map(|(place, n)| ([("group", &*g.name), ("place", *place)], *n)));
-        out.counters("gate_dropped_packets", "Packets of the group's VIPs that the gate dropped", drops)
+        out.counters("gate_dropped_packets", "Packets of the group's VIPs that the gate dropped", drops)?;
+        let steered =
+            groups().flat_map(|g| g.steering.iter().map(|(what, n)| ([("group", &*g.name), ("what", *what)], *n)));
+        out.counters("steering_packets", "Packets of planned moves, by what this node did with them", steered)?;
+        let drains = groups().filter_map(|g| Some(([("group", &*g.name), ("node", g.draining_on.as_deref()?)], 1.0)));
+        out.gauges(
+            "group_drain_info",
+            "The node that still serves flows from before the last move, always 1",
+            None,
+            drains,
+        )
     }
 
     fn encode_failovers(&self, out: &mut Out<'_>) -> fmt::Result {

@@ -28,6 +28,8 @@ fn full() -> (Snapshot, Stats) {
         serving: true,
         vips: 2,
         gate_drops: vec![("ingress", 4), ("egress", 0)],
+        steering: vec![("to_peer", 7)],
+        draining_on: Some("lb2".into()),
     };
     let snapshot = Snapshot {
         cluster: "lb".into(),

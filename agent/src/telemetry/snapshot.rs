@@ -100,4 +100,8 @@ pub struct GroupMetrics {
     pub vips: usize,
     /// Packets that the gate dropped, by place ("ingress", "egress", …).
     pub gate_drops: Vec<(&'static str, u64)>,
+    /// Packets that were steered in planned moves, by what became of them.
+    pub steering: Vec<(&'static str, u64)>,
+    /// The node that still serves flows from before the last planned move.
+    pub draining_on: Option<String>,
 }

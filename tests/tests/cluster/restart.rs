@@ -12,6 +12,7 @@ use baton_lab::{
     topology::{Machine, VIP6},
     wait,
 };
+use rustix::process::Signal;
 
 use super::{LIMIT, MILLISECOND, SERVED, no_overlap, scene, usual};
 
@@ -61,7 +62,14 @@ fn the_owner_restarts_and_no_client_notices() -> Result<()> {
     for _ in 0..10 {
         unnoticed(&mut scene, &machine, in_place(&machine))?;
     }
+    unnoticed(&mut scene, &machine, |scene| {
+        let before = incarnation(scene, &machine)?;
+        scene.system.process(owner).context("the owner's agent runs")?.signal(Signal::HUP)?;
+        comes_up(scene, &machine, before)
+    })?;
     let agent = scene.system.process(owner).context("the owner's agent runs")?;
+    let adopted = agent.output().matches("the gates went on").count();
+    ensure!(adopted == 11, "it adopted {adopted} times:\n{}", agent.output());
     ensure!(agent.pid() == pid && agent.is_running(), "it is the same process");
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
     ensure!(children.trim().is_empty(), "keepers were left: {children}");
@@ -88,8 +96,13 @@ fn ends_and_starts(scene: &mut Scene, node: usize, between: impl FnOnce(&Path) -
     wait::until(LIMIT, "the agent to end", || Ok(scene.system.process(node).is_none_or(|agent| !agent.is_running())))?;
     between(&Baton::bpffs(&scene.lab, &machine))?;
     scene.system.start(&scene.lab)?;
+    comes_up(scene, &machine, before)
+}
+
+/// Waits until an agent after `before` answers, and its start is in the log.
+fn comes_up(scene: &Scene, machine: &Machine, before: u64) -> Result<()> {
     wait::until(LIMIT, "another agent", || {
-        let status = Baton::status(&scene.lab, &machine)?;
+        let status = Baton::status(&scene.lab, machine)?;
         let Some(status) = status else { return Ok(false) };
         let own = status["voters"].as_array().and_then(|voters| voters.iter().find(|v| v["id"] == status["id"]));
         let on_record = own.and_then(|v| v["incarnation"].as_u64());

@@ -85,8 +85,11 @@ fn what_a_move_of_keepalived_breaks_is_noticed() -> Result<()> {
         bulk::Spec { target: at_vips(proxy::PORT)[0], way: Way::Upload, bytes: USUAL_BYTES, pace: Some(20 << 20) };
     let transfer = Transfer::start(&client, transfer)?;
     wait::until(LIMIT, "the upload to be under way", || Ok(transfer.moved() > 1 << 20))?;
+    let ordered = clock::now();
     stage.system.planned_move(&stage.lab, owner, 1 - owner)?;
-    wait::until(LIMIT, "the other node to own the VIP", || Ok(stage.system.owner(&stage.lab)? == Some(1 - owner)))?;
+    wait::until(LIMIT, "new connections to be answered by the other node", || {
+        Ok(load.first_answer(ordered, Kind::Fresh, 1 - owner).is_some())
+    })?;
     thread::sleep(Duration::from_secs(1));
     let report = load.finish(from)?;
     eprintln!("{report}");

@@ -8,6 +8,14 @@ use crate::cluster::{
     refusal::Refusal,
 };
 
+/// What an owner says when it diverts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Diversion {
+    pub movement: Index,
+    pub from_incarnation: Incarnation,
+    pub steers: bool,
+}
+
 impl State {
     pub(super) fn release(
         &mut self,
@@ -96,11 +104,10 @@ impl State {
         index: Index,
         id: &GroupId,
         epoch: Epoch,
-        movement: Index,
-        from_incarnation: Incarnation,
-        steers: bool,
+        diversion: Diversion,
         m: &Mutations,
     ) -> Result<Vec<Effect>, Refusal> {
+        let Diversion { movement, from_incarnation, steers } = diversion;
         if m.skip_move_check {
             return self.diverted_unchecked(index, id);
         }
