@@ -33,6 +33,12 @@ enum What {
         /// Only tests whose name contains this.
         filter: Option<String>,
     },
+    /// A planned move between two guests that answer with SYN cookies, each by a secret of its own.
+    Steer {
+        /// A series of kernels, such as 6.1; all that there are without it.
+        #[arg(long)]
+        kernel: Vec<String>,
+    },
 }
 
 /// The test binaries that run on other kernels, as cargo's pattern; the one that measures time is left out.
@@ -42,7 +48,17 @@ const TOO_SLOW: &str = "programs_speed";
 /// The verb.
 pub fn verb(arguments: &Arguments) -> Result<()> {
     setup::ensure_vm()?;
-    let lab = built(&["build", "--package", "baton-lab", "--bin", "baton-vm", "--bin", "baton-guest"])?;
+    let lab = built(&[
+        "build",
+        "--package",
+        "baton-lab",
+        "--bin",
+        "baton-vm",
+        "--bin",
+        "baton-guest",
+        "--bin",
+        "baton-gate",
+    ])?;
     let file = |name: &str| {
         let found = lab.iter().find(|(known, _)| known == name).map(|(_, file)| file);
         found.with_context(|| format!("cargo built no {name}"))
@@ -67,6 +83,12 @@ pub fn verb(arguments: &Arguments) -> Result<()> {
                 command.args(["--kernel", series]);
             }
             command.args(filter);
+        }
+        What::Steer { kernel } => {
+            command.arg("steer").arg("--gate").arg(file("baton-gate")?);
+            for series in kernel {
+                command.args(["--kernel", series]);
+            }
         }
     }
     become_it(&mut command)

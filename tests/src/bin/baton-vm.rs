@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use baton_lab::vm::{
     kernel::{Kernel, SERIES},
     kernels::{Binary, Results},
+    steer,
 };
 use clap::{Parser, Subcommand};
 
@@ -37,12 +38,28 @@ enum Verb {
         /// Only tests whose name contains this.
         filter: Option<String>,
     },
+    /// A planned move between two guests that answer with SYN cookies.
+    Steer {
+        /// A series of kernels, such as 6.1; all that there are without it.
+        #[arg(long)]
+        kernel: Vec<String>,
+        /// The program that runs gate and server in the guests.
+        #[arg(long)]
+        gate: PathBuf,
+    },
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     match &arguments.verb {
         Verb::Kernels { kernel, test, filter } => kernels(&arguments, kernel, test, filter.clone()),
+        Verb::Steer { kernel, gate } => {
+            for kernel in chosen(&arguments, kernel)? {
+                println!("{}", kernel.release);
+                steer::run(&kernel, &arguments.guest, gate)?;
+            }
+            Ok(())
+        }
     }
 }
 
@@ -52,13 +69,17 @@ fn kernels(arguments: &Arguments, series: &[String], tests: &[String], filter: O
         Ok(Binary { name: name.into(), file: file.into() })
     };
     let binaries = tests.iter().map(binary).collect::<Result<Vec<_>>>()?;
-    let all = SERIES.map(|(series, _)| series.to_owned());
-    let series = if series.is_empty() { &all[..] } else { series };
     let mut results = Results::new(arguments.cache.join("failed"), filter);
-    for series in series {
-        let kernel = Kernel::get(&arguments.cache, series, arguments.refresh)?;
+    for kernel in chosen(arguments, series)? {
         results.run(&kernel, &arguments.guest, &binaries)?;
     }
     println!("{}", results.table());
     results.verdict()
+}
+
+/// The kernels of these series, or of all that there are.
+fn chosen(arguments: &Arguments, series: &[String]) -> Result<Vec<Kernel>> {
+    let all = SERIES.map(|(series, _)| series.to_owned());
+    let series = if series.is_empty() { &all[..] } else { series };
+    series.iter().map(|series| Kernel::get(&arguments.cache, series, arguments.refresh)).collect()
 }

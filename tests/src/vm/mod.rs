@@ -9,6 +9,7 @@
 pub mod channel;
 pub mod cpio;
 pub mod debian;
+pub mod driver;
 pub mod guest;
 pub mod image;
 pub mod init;
@@ -17,3 +18,4 @@ pub mod kernel;
 pub mod kernels;
 pub mod modules;
 pub mod network;
+pub mod steer;
