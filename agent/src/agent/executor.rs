@@ -411,7 +411,7 @@ impl Loop {
     /// Makes a group able to receive: what the owner's resources know first.
     fn receive(&mut self, id: &GroupId, movement: Index) {
         let outcome = self.try_receive(id, movement);
-        self.report(match outcome {
+        let report = match outcome {
             Ok(()) => Report::Received(id.clone(), movement),
             Err(reason) => {
                 // The next look at its readiness takes this back.
@@ -420,7 +420,8 @@ impl Loop {
                 }
                 Report::ReceiveFailed(id.clone(), movement, reason)
             }
-        });
+        };
+        self.report(report);
     }
 
     fn try_receive(&mut self, id: &GroupId, movement: Index) -> Result<(), String> {

@@ -4,8 +4,8 @@ use super::*;
 use crate::cluster::{
     bench::{A, ARBITER, B, Bench, formation, proposals, web},
     entry::Verdict,
-    message::Order,
     ids::VoterId,
+    message::Order,
     mutations::Mutations,
 };
 
