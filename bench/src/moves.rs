@@ -170,7 +170,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         moves_report::print_json(&cells, killed.as_ref())?;
     }
     let asked = arguments.trials > 0;
-    ensure!(!asked || cells.values().any(|cell| !cell.samples.is_empty()), "no trial gave a result; the lines above say why");
+    ensure!(
+        !asked || cells.values().any(|cell| !cell.samples.is_empty()),
+        "no trial gave a result; the lines above say why"
+    );
     Ok(())
 }
 
