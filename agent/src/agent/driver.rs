@@ -224,8 +224,8 @@ impl Driver {
             Report::Stopped(group, epoch) => self.core.on_stopped(now, &group, epoch),
             Report::Received(group, movement) => self.core.on_received(now, &group, movement),
             Report::ReceiveFailed(group, movement, reason) => {
-                error!(%group, movement, reason, "the group cannot be moved here");
-                self.core.on_receive_failed(now, &group, movement);
+                error!(%group, movement, %reason, "the group cannot be moved here");
+                self.core.on_receive_failed(now, &group, movement, reason);
             }
             Report::Drained(group, epoch, summary) => {
                 info!(%group, epoch, ?summary, "the flows that drained here have ended");

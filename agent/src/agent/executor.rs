@@ -411,10 +411,17 @@ impl Loop {
     /// Makes a group able to receive: what the owner's resources know first.
     fn receive(&mut self, id: &GroupId, movement: Index) {
         let outcome = self.try_receive(id, movement);
-        self.report(match outcome {
+        let report = match outcome {
             Ok(()) => Report::Received(id.clone(), movement),
-            Err(reason) => Report::ReceiveFailed(id.clone(), movement, reason),
-        });
+            Err(reason) => {
+                // The next look at its readiness takes this back.
+                if let Some(group) = self.groups.get_mut(id) {
+                    group.unready = Some(reason.clone());
+                }
+                Report::ReceiveFailed(id.clone(), movement, reason)
+            }
+        };
+        self.report(report);
     }
 
     fn try_receive(&mut self, id: &GroupId, movement: Index) -> Result<(), String> {

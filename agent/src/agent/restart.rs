@@ -32,6 +32,9 @@ use crate::{
 pub const WITHIN: Nanos = 10_000 * MILLISECOND;
 /// How long the driver may take to say whether it may be.
 const ANSWER_TIME: Duration = Duration::from_secs(3);
+/// How often a program that cannot be executed is tried again, and with which pause.
+const EXECUTE_TRIES: u32 = 50;
+const EXECUTE_PACE: Duration = Duration::from_millis(20);
 /// The answer to whoever asked goes out before the process ends.
 const ANSWER_LEAVES: Duration = Duration::from_millis(30);
 
@@ -80,7 +83,12 @@ impl Program {
     /// Becomes what is at the path now. Returns only if that fails.
     pub fn execute(self) -> anyhow::Error {
         info!(program = %self.path.display(), "starting again");
-        let error = Command::new(&self.path).arg0(&self.name).args(&self.arguments).exec();
+        let mut error = Command::new(&self.path).arg0(&self.name).args(&self.arguments).exec();
+        for _ in 0..EXECUTE_TRIES {
+            // Somebody may be replacing the file just now; the keeper beats meanwhile.
+            std::thread::sleep(EXECUTE_PACE);
+            error = Command::new(&self.path).arg0(&self.name).args(&self.arguments).exec();
+        }
         anyhow!(error).context(format!("{} cannot be executed", self.path.display()))
     }
 }

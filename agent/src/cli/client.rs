@@ -8,12 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::Deserialize;
 use thiserror::Error;
 
 use super::exit::Failure;
-use crate::api::{
-    protocol::{ErrorKind, RESPONSE_BYTES_MAX, Request, Response},
-    status::StatusReport,
+use crate::{
+    api::{
+        protocol::{ErrorKind, RESPONSE_BYTES_MAX, Request, Response},
+        status::StatusReport,
+    },
+    cluster::ids::{Incarnation, VoterId},
 };
 
 /// How long an answer may take.
@@ -34,6 +38,31 @@ pub(super) enum ClientError {
     Unexpected,
     #[error("{message}")]
     Refused { kind: ErrorKind, message: String },
+}
+
+/// The part of a status that tells which agent answers.
+#[derive(Debug, Deserialize)]
+pub(super) struct Life {
+    /// Its version.
+    pub version: String,
+    id: VoterId,
+    /// Its incarnation.
+    pub incarnation: Incarnation,
+    voters: Vec<OnRecord>,
+}
+
+/// A voter in the log.
+#[derive(Debug, Deserialize)]
+struct OnRecord {
+    id: VoterId,
+    incarnation: Incarnation,
+}
+
+impl Life {
+    /// Whether its start is in the log.
+    pub fn is_on_record(&self) -> bool {
+        self.voters.iter().any(|v| v.id == self.id && v.incarnation == self.incarnation)
+    }
 }
 
 /// A connection to the agent.
@@ -70,15 +99,20 @@ impl Client {
         self.stream.get_ref().set_read_timeout(None).map_err(broken)
     }
 
-    /// Reads one response. A refusal is an error.
-    pub fn hear(&mut self) -> Result<Response, ClientError> {
+    /// Reads one line.
+    fn line(&mut self) -> Result<Vec<u8>, ClientError> {
         let mut line = Vec::new();
         let limit = RESPONSE_BYTES_MAX as u64 + 1;
         (&mut self.stream).take(limit).read_until(b'\n', &mut line).map_err(broken)?;
         if line.last() != Some(&b'\n') {
             return Err(ClientError::Broken(io::ErrorKind::UnexpectedEof.into()));
         }
-        match serde_json::from_slice(&line).map_err(ClientError::Garbled)? {
+        Ok(line)
+    }
+
+    /// Reads one response. A refusal is an error.
+    pub fn hear(&mut self) -> Result<Response, ClientError> {
+        match serde_json::from_slice(&self.line()?).map_err(ClientError::Garbled)? {
             Response::Error { kind, message } => Err(ClientError::Refused { kind, message }),
             response => Ok(response),
         }
@@ -101,6 +135,17 @@ impl Client {
             Response::Status { status } => Ok(*status),
             _ => Err(ClientError::Unexpected),
         }
+    }
+
+    /// Which agent answers: also one of another version, whose status has other fields.
+    pub fn life(&mut self) -> Result<Life, ClientError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            status: Life,
+        }
+        self.ask(&Request::Status {})?;
+        let answer: Answer = serde_json::from_slice(&self.line()?).map_err(ClientError::Garbled)?;
+        Ok(answer.status)
     }
 
     /// Gives an order; the text says what happens next.
@@ -143,5 +188,20 @@ fn broken(error: io::Error) -> ClientError {
             message: format!("the agent gave no answer within {} s; it may hang", ANSWER_TIME.as_secs()),
         },
         _ => ClientError::Broken(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Life;
+
+    #[test]
+    fn a_status_of_another_version_tells_which_agent_answers() {
+        let of = |own: u64| {
+            let text = r#"{"version":"9","id":2,"incarnation":5,"new":1,"voters":[{"id":1,"incarnation":5},{"id":2,"incarnation":OWN,"x":0}]}"#;
+            serde_json::from_str::<Life>(&text.replace("OWN", &own.to_string())).unwrap()
+        };
+        assert!(of(5).is_on_record() && of(5).incarnation == 5);
+        assert!(!of(4).is_on_record(), "its start is not in the log yet");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    client::Client,
+    client::{Client, ClientError},
     exit::{Exit, Failure},
 };
 use crate::{
@@ -72,9 +72,14 @@ pub(super) fn run(args: &Args, mut client: Client) -> Result<Exit, Failure> {
         }
         match newest.map(|m| m.stage) {
             Some(MoveStage::Abandoned) if !owned && told.is_some() => {
+                // What stood against it most often still does.
+                let plan = Request::Move { group: group.clone(), node: node.clone(), force: *force, dry_run: true };
+                let why = match client.order(&plan) {
+                    Err(ClientError::Refused { message, .. }) => message,
+                    _ => format!("see the log of the agent on {node}"),
+                };
                 return Err(Failure::Late(format!(
-                    "{group} was not moved to {node}: the move was given up, and it goes on where it was; see `baton events` and \
-                     the log of the agent on {node}"
+                    "{group} was not moved to {node}, and goes on where it was: the move was given up; {why}"
                 )));
             }
             Some(MoveStage::Draining) if owned && *no_drain => return done(group, &now),

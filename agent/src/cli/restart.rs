@@ -10,11 +10,7 @@ use super::{
     client::Client,
     exit::{Exit, Failure},
 };
-use crate::{
-    api::{protocol::Request, status::StatusReport},
-    cluster::ids::{Incarnation, Nanos},
-    config::duration,
-};
+use crate::{api::protocol::Request, cluster::ids::Nanos, config::duration};
 
 /// Arguments of `baton restart`.
 #[derive(Debug, clap::Args)]
@@ -43,7 +39,7 @@ fn time(text: &str) -> Result<Nanos, String> {
 pub(super) fn run(args: &Args, connect: impl Fn() -> Result<Client, Failure>) -> Result<Exit, Failure> {
     let Args { within, exit, no_wait } = args;
     let mut client = connect()?;
-    let before = client.status()?.incarnation;
+    let before = client.life()?.incarnation;
     let start = Instant::now();
     let message = client.order(&Request::Restart { within_ns: *within, exit: *exit })?;
     if *no_wait {
@@ -53,11 +49,12 @@ pub(super) fn run(args: &Args, connect: impl Fn() -> Result<Client, Failure>) ->
     drop(client);
     while start.elapsed() < Duration::from_nanos(*within) + PATIENCE {
         // Nobody answers while there is no agent.
-        if let Ok(status) = connect().and_then(|mut client| Ok(client.status()?))
-            && is_up(&status, before)
+        if let Ok(life) = connect().and_then(|mut client| Ok(client.life()?))
+            && life.incarnation > before
+            && life.is_on_record()
         {
             let took = u64::try_from(start.elapsed().as_nanos()).unwrap_or(Nanos::MAX);
-            let text = format!("Baton {} runs, after {}", status.version, duration::show(took));
+            let text = format!("Baton {} runs, after {}", life.version, duration::show(took));
             writeln!(io::stdout().lock(), "{text}")?;
             return Ok(Exit::Done);
         }
@@ -67,12 +64,6 @@ pub(super) fn run(args: &Args, connect: impl Fn() -> Result<Client, Failure>) ->
         "the agent has not come up again within {}; see its log, and `baton status` on another voter",
         duration::show(*within)
     )))
-}
-
-/// Whether a later agent answers, and the cluster knows of its start.
-fn is_up(status: &StatusReport, before: Incarnation) -> bool {
-    let on_record = status.voters.iter().find(|v| v.id == status.id).map(|v| v.incarnation);
-    status.incarnation > before && on_record == Some(status.incarnation)
 }
 
 #[cfg(test)]

@@ -280,10 +280,10 @@ impl Core {
         self.transitions.received(group, movement);
     }
 
-    /// The group's resources cannot receive: this node refuses the planned move.
-    pub fn on_receive_failed(&mut self, now: Nanos, group: &GroupId, movement: Index) {
+    /// The group's resources cannot receive: this node refuses the planned move, for this reason.
+    pub fn on_receive_failed(&mut self, now: Nanos, group: &GroupId, movement: Index, reason: String) {
         self.wake = Some(now);
-        self.transitions.receive_failed(now, group, movement);
+        self.transitions.receive_failed(now, group, movement, reason);
     }
 
     /// The flows that drained here have ended, or their time is over.

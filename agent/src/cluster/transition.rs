@@ -155,12 +155,14 @@ impl Transitions {
         }
     }
 
-    /// The resources cannot receive: the group is refused for a while, and the leader gives the move up.
-    pub(super) fn receive_failed(&mut self, now: Nanos, id: &GroupId, movement: Index) {
+    /// The resources cannot receive: the group is refused for a while, and the leader gives the move up. Everybody hears why, until
+    /// the executor finds that it is ready again.
+    pub(super) fn receive_failed(&mut self, now: Nanos, id: &GroupId, movement: Index, reason: String) {
         if let Some(local) = self.groups.get_mut(id)
             && matches!(local.stage, Stage::Receiving { movement: m, .. } if m == movement)
         {
             local.refused_until = now.saturating_add(RECEIVE_EXPIRES);
+            local.unready = Some(reason);
         }
     }
 

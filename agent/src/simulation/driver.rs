@@ -305,7 +305,7 @@ impl World {
             }
             Item::ReceiveFailed(slot, movement) => {
                 if let Some(group) = name(slot, &self.group_ids) {
-                    agent.core.on_receive_failed(now, &group, movement);
+                    agent.core.on_receive_failed(now, &group, movement, String::new());
                 }
             }
             Item::Drained(slot, epoch) => {

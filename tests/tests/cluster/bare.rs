@@ -42,7 +42,7 @@ fn a_node_without_bpf_serves_if_it_may_and_warns() -> Result<()> {
     let owner = scene.steady(LIMIT)?;
     let bare = scene.lab.nodes[0].clone();
     if owner != 0 {
-        Baton::command(&scene.lab, &bare, &["move", GROUP, &bare.name])?;
+        Baton::command(&scene.lab, &bare, &["move", "--force", GROUP, &bare.name])?;
         scene.served_by_another(owner, SERVED, LIMIT)?;
         scene.steady(LIMIT)?;
     }
@@ -51,10 +51,17 @@ fn a_node_without_bpf_serves_if_it_may_and_warns() -> Result<()> {
     let shown = Baton::command(&scene.lab, &bare, &["status"])?;
     ensure!(shown.contains("warning: the lease is not enforced in the kernel"), "no warning in\n{shown}");
     ensure!(Scrape::of(&bare)?.sum("baton_lease_enforced", "") == 0.0);
-    // What needs no enforcement works: the group goes and comes, in order.
+    // What needs no enforcement works: the group goes and comes, in order. Open connections cannot be steered: who does not see
+    // that there are none is asked whether they may break.
+    let arbiter = scene.lab.arbiter.clone().context("the lab has an arbiter")?;
     for (from, to) in [(0, 1), (1, 0)] {
         let name = scene.lab.nodes[to].name.clone();
-        Baton::command(&scene.lab, &bare, &["move", GROUP, &name])?;
+        let refused = Baton::command(&scene.lab, &arbiter, &["move", GROUP, &name]);
+        let refused = format!("{:#}", refused.err().context("the move was not refused")?);
+        ensure!(refused.contains("open connections would break") && refused.contains("--force"), "{refused}");
+        let plan = Baton::command(&scene.lab, &arbiter, &["move", "--dry-run", GROUP, &name])?;
+        ensure!(plan.contains("open connections would break"), "{plan}");
+        Baton::command(&scene.lab, &arbiter, &["move", "--force", GROUP, &name])?;
         ensure!(scene.served_by_another(from, SERVED, LIMIT)? == to);
         scene.steady(LIMIT)?;
     }

@@ -5,6 +5,7 @@ use crate::cluster::{
     bench::{A, ARBITER, B, Bench, formation, proposals, web},
     entry::Verdict,
     ids::VoterId,
+    message::Order,
     mutations::Mutations,
 };
 
@@ -270,11 +271,17 @@ fn a_target_that_cannot_receive_refuses_and_stops_what_it_prepared() {
     bench.view.steers = A.bit();
     let movement = bench.apply(&prepared(true)[0]);
     bench.settle();
-    bench.core.on_receive_failed(bench.now, &web(), movement);
+    bench.core.on_receive_failed(bench.now, &web(), movement, "no back end is up".to_owned());
     let commands = bench.settle();
     assert!(acts(commands.clone()).contains(&stop(0)));
     // It leads too, and gives the move up.
     assert_eq!(proposals(&commands), [Entry::Abandon { group: web(), epoch: 1, movement }]);
+    let order = Order::Move { group: web(), to: B, force: false };
+    assert!(bench.core.check_order(bench.now, &order).unwrap_err().to_string().contains("being moved already"));
+    bench.apply(&Entry::Abandon { group: web(), epoch: 1, movement });
+    bench.settle();
+    let refused = bench.core.check_order(bench.now, &order).unwrap_err().to_string();
+    assert!(refused.contains("not ready there: no back end is up"), "{refused}");
     bench.stopped(0);
     assert!(!acts(bench.pass_ms(1_000)).contains(&Command::Receive { group: web(), movement }));
 }
