@@ -41,6 +41,10 @@ impl Handle {
         }
         std::future::pending().await
     }
+
+    async fn ask_plan(&self, order: Order) -> Result<Plan, OrderError> {
+        settled(timeout(ANSWER_TIME, self.ask(|reply| Request::Plan(order, reply))).await)
+    }
 }
 
 impl Backend for Handle {
@@ -72,11 +76,13 @@ impl Backend for Handle {
         };
         if let Order::Move { force: false, .. } = &order {
             let plan = self.ask_plan(order.clone()).await?;
-            if let Some(why) = plan.breaks.as_ref().filter(|_| connections(&plan) != Some(0)) {
-                return Err(OrderError {
-                    kind: ErrorKind::Refused,
-                    message: format!("{}; give the order with --force to move it all the same", will_break(&plan, why)),
-                });
+            if let Some(why) = &plan.breaks {
+                let open = connections(&plan);
+                if open != Some(0) {
+                    let text = will_break(open, why);
+                    let message = format!("{text}; give the order with --force to move it all the same");
+                    return Err(OrderError { kind: ErrorKind::Refused, message });
+                }
             }
         }
         settled(timeout(ANSWER_TIME, self.ask(|reply| Request::Order(order, reply))).await)?;
@@ -98,21 +104,12 @@ impl Backend for Handle {
         let plan = self.ask_plan(order.clone()).await?;
         let Order::Move { group, to, .. } = order else { return Ok("nothing stands against it".to_owned()) };
         let to = self.config.shared.name_of(to);
-        Ok(match &plan.breaks {
-            None => match connections(&plan) {
-                Some(open) => {
-                    format!("{group} would move to {to}; {open} open connections go on where they are until they end")
-                }
-                None => format!("{group} would move to {to}; open connections go on where they are until they end"),
-            },
-            Some(why) => format!("{group} would move to {to}; {}", will_break(&plan, why)),
-        })
-    }
-}
-
-impl Handle {
-    async fn ask_plan(&self, order: Order) -> Result<Plan, OrderError> {
-        settled(timeout(ANSWER_TIME, self.ask(|reply| Request::Plan(order, reply))).await)
+        let open = connections(&plan);
+        let outlook = match &plan.breaks {
+            None => format!("{} go on where they are until they end", counted(open)),
+            Some(why) => will_break(open, why),
+        };
+        Ok(format!("{group} would move to {to}; {outlook}"))
     }
 }
 
@@ -122,11 +119,12 @@ fn connections(plan: &Plan) -> Option<usize> {
     Sockets::open().and_then(|mut sockets| sockets.alive(vips)).ok()
 }
 
-fn will_break(plan: &Plan, why: &str) -> String {
-    match connections(plan) {
-        Some(open) => format!("{open} open connections would break: {why}"),
-        None => format!("open connections would break: {why}"),
-    }
+fn counted(open: Option<usize>) -> String {
+    open.map_or_else(|| "open connections".to_owned(), |open| format!("{open} open connections"))
+}
+
+fn will_break(open: Option<usize>, why: &str) -> String {
+    format!("{} would break: {why}", counted(open))
 }
 
 /// The driver's answer, as the servers pass it on.

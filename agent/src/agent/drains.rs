@@ -19,7 +19,7 @@ use baton_ebpf::steering::FLOW_AGE_NS;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
-use super::{executor::Report, inputs::Input};
+use super::inputs::Input;
 use crate::{
     clock,
     cluster::{
@@ -184,7 +184,7 @@ impl Watcher {
         for (group, epoch, summary) in over {
             self.drains.remove(&group);
             // The driver ends first only at a stop.
-            self.reports.send(Input::Executor(Report::Drained(group, epoch, summary))).ok();
+            self.reports.send(Input::Drained(group, epoch, summary)).ok();
         }
     }
 }

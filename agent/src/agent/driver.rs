@@ -3,22 +3,16 @@
 //! It decides nothing. Inputs are applied entries, messages of other cores, reports of the executor, changes of front links, requests
 //! of operators, the pulse's wake-ups and the core's own deadline; after each the core is stepped until it is content.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    os::fd::OwnedFd,
-    sync::Arc,
-    sync::atomic::Ordering::{Relaxed, Release},
-};
+use std::{collections::BTreeMap, io, os::fd::OwnedFd, sync::Arc, sync::atomic::Ordering::Relaxed};
 
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    drains::{Drain, Drains},
+    drains::Drains,
     executor::{Executor, Job, Report},
     first_packet::Started,
-    inputs::{Input, Plan, Request},
+    inputs::{Input, Request},
     mail::{Board, Mail},
     moves::Moves,
     network::Network,
@@ -30,12 +24,11 @@ use crate::{
     backplane::{channel::Channel, pulse::PulseShared},
     clock,
     cluster::{
-        command::{Command, Fact, GateRole},
-        core::{Core, OrderRefused},
+        command::{Command, Fact},
+        core::Core,
         entry::Entry,
-        ids::{Epoch, GroupId, MILLISECOND, Nanos, VoterId},
-        message::Order,
-        state::{Movement, State},
+        ids::{Nanos, VoterId},
+        state::State,
         timing::Timing,
         view::{PeerView, View},
     },
@@ -46,6 +39,9 @@ use crate::{
     resources::{ResourceEvent, What},
     telemetry::{mark::Mark, recorder::Recorder},
 };
+
+mod moving;
+mod restarting;
 
 /// The core is stepped at most this often after one input; more would mean that it argues with itself.
 const STEPS_MAX: usize = 64;
@@ -196,6 +192,10 @@ impl Driver {
                 self.broken = Some(format!("the replicated log has stopped: {why}"));
             }
             Input::Executor(report) => self.executor_says(now, report),
+            Input::Drained(group, epoch, summary) => {
+                info!(%group, epoch, ?summary, "the flows that drained here have ended");
+                self.core.on_drained(now, &group, epoch, summary);
+            }
             Input::Network(event) => {
                 self.steering.note(&event);
                 for (device, up) in self.network.note(&event) {
@@ -226,10 +226,6 @@ impl Driver {
             Report::ReceiveFailed(group, movement, reason) => {
                 error!(%group, movement, %reason, "the group cannot be moved here");
                 self.core.on_receive_failed(now, &group, movement, reason);
-            }
-            Report::Drained(group, epoch, summary) => {
-                info!(%group, epoch, ?summary, "the flows that drained here have ended");
-                self.core.on_drained(now, &group, epoch, summary);
             }
             Report::Mail(to, mail) => self.send(to, &mail),
             Report::Readiness(group, unready) => {
@@ -266,24 +262,6 @@ impl Driver {
         self.executor.send(Job::Look);
     }
 
-    fn receive_mail(&mut self, now: Nanos, from: VoterId, mail: Mail) {
-        match mail {
-            Mail::Core(message) => self.core.on_message(now, from, message),
-            Mail::Flows { group, epoch, flows, last } => {
-                let Some(slot) = self.slots.of(&group) else { return };
-                if let Err(error) = self.kernel.learn_flows(slot, &flows) {
-                    warn!(%group, %error, "the flows that the old owner serves could not be noted: they move");
-                }
-                if last {
-                    self.board.flows_have_come(group, epoch);
-                }
-            }
-            Mail::Knowledge { group, movement, resources } => {
-                self.board.knowledge_has_come(group, movement, resources);
-            }
-        }
-    }
-
     fn answer(&mut self, now: Nanos, request: Request) {
         match request {
             Request::Order(order, reply) => drop(reply.send(self.core.on_order(now, order))),
@@ -302,64 +280,6 @@ impl Driver {
                 self.stopping = Some(Stopping { done, deadline: now + within });
             }
         }
-    }
-
-    /// Whether this agent may be restarted now without a gap.
-    fn may_restart(&self) -> Result<(), String> {
-        let mine = |m: &Movement| m.from == self.me || m.to == self.me;
-        let moving = self.core.state().groups.iter().find(|(_, g)| g.movement.as_ref().is_some_and(mine));
-        if !self.kernel.enforced() {
-            Err("without BPF nothing answers heartbeats while the agent restarts; stop it and start it again"
-                .to_owned())
-        } else if self.stopping.is_some() || self.leaving.is_some() {
-            Err("the agent is about to end already".to_owned())
-        } else if self.held.is_some() || !self.core.is_started() {
-            Err("the agent has just been started, and its start is not in the log yet; try again in a moment"
-                .to_owned())
-        } else if let Some((group, _)) = moving {
-            Err(format!("group {group} is being moved from or to this node; try again when that is over"))
-        } else {
-            Ok(())
-        }
-    }
-
-    /// After a start with a keeper: the gates reflect the own barrier now, so this agent beats itself (rule 10).
-    fn take_over(&mut self) {
-        let Some(held) = self.held.take() else { return };
-        self.kernel.publish(self.facts.incarnation);
-        self.pulse.quiet.store(false, Release);
-        held.end();
-        info!(
-            after_ms = (clock::now() - self.facts.started) / MILLISECOND,
-            "the gates went on, and follow this agent now"
-        );
-    }
-
-    /// The keeper ended before that: nothing is kept, and the start goes on in the ordinary way.
-    fn begin_anew(&mut self, now: Nanos) {
-        if self.held.take().is_none() {
-            return;
-        }
-        warn!("the keeper has ended before this agent's start was in the log: the gates close until it is");
-        self.core.forget_adopted(now);
-        self.kernel.begin_anew(self.facts.incarnation);
-        self.pulse.quiet.store(false, Release);
-    }
-
-    /// What an order would do.
-    fn plan(&self, now: Nanos, order: &Order) -> Result<Plan, OrderRefused> {
-        self.core.check_order(now, order)?;
-        let Order::Move { group, to, .. } = order else { return Ok(Plan::default()) };
-        let owner = self.core.state().groups.get(group).and_then(|g| g.owner);
-        let peer = if owner == Some(self.me) { Some(*to) } else { owner };
-        let breaks = (!self.core.would_steer(group, *to)).then(|| {
-            let why = peer.and_then(|peer| self.steering.obstacle(peer, self.kernel.enforced()));
-            why.unwrap_or_else(|| {
-                "one of the two nodes cannot steer packets to the other (its log says why)".to_owned()
-            })
-        });
-        let vips = self.facts.config.shared.groups.get(group).map(|g| g.vips.iter().map(|vip| vip.address).collect());
-        Ok(Plan { breaks, here: vips.filter(|_| owner == Some(self.me)) })
     }
 
     /// Steps the core until it asks for nothing more. Returns why it cannot go on, if so.
@@ -484,32 +404,6 @@ impl Driver {
             Ok(bytes) => drop(self.channel.send(to, &bytes)),
             Err(error) => error!(%error, "a message could not be encoded"),
         }
-    }
-
-    /// A group's gate was set: the flight recorder hears of it, and the new owner of flows that it cannot know.
-    fn gate_is_set(&mut self, group: GroupId, epoch: Epoch, role: GateRole, slot: u32) {
-        let now = clock::now();
-        match role {
-            GateRole::Owner { .. } => self.recorder.mark(now, Mark::GateOpen { group, epoch }),
-            GateRole::Closed => self.recorder.mark(now, Mark::GateClosed { group, epoch }),
-            GateRole::Receive { .. } => {}
-            GateRole::Drain { to } => {
-                self.recorder.mark(now, Mark::Diverted { group: group.clone(), epoch });
-                self.executor.send(Job::TellFlows { group, slot, epoch, to });
-            }
-        }
-    }
-
-    /// Serves the flows of a group that went to another node.
-    fn drain(&mut self, group: GroupId, epoch: Epoch) {
-        let (Some(slot), Some(configured)) = (self.slots.of(&group), self.facts.config.shared.groups.get(&group))
-        else {
-            return;
-        };
-        info!(%group, epoch, "draining");
-        let vips = configured.vips.iter().map(|vip| vip.address).collect();
-        self.drains.begin(Drain { group: group.clone(), epoch, slot, vips, timeout: configured.drain_timeout_ns });
-        self.executor.send(Job::Drain(group, epoch));
     }
 
     fn elect(&self) {

@@ -1,6 +1,7 @@
 //! The executor: a thread that starts and stops the resources of this node's groups, announces and repairs them, and reports.
 //!
-//! The core never waits for it. Jobs of one group are carried out in the order in which they were sent.
+//! The core never waits for it. Jobs of one group are carried out in the order in which they were sent. What a planned move asks for
+//! is in `planned`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,25 +18,25 @@ use std::{
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, warn};
 
-use super::{
-    inputs::Input,
-    mail::{Board, FLOWS_MAX, Mail},
-};
+use super::{inputs::Input, mail::Board};
 use crate::{
     clock,
-    cluster::{
-        entry::DrainSummary,
-        ids::{Epoch, GroupId, Index, MILLISECOND, Nanos, VoterId},
-    },
+    cluster::ids::{Epoch, GroupId, MILLISECOND, Nanos},
     kernel::{Flow, KernelError},
     netlink::{announce::Schedule, watch::Event},
     realtime,
-    resources::{Context, Health, Operation, Readiness, Resource, ResourceError, Work},
+    resources::{Context, Health, Operation, Resource},
     telemetry::{mark::Mark, recorder::Recorder},
 };
 
+mod jobs;
+mod planned;
+mod settle;
 #[cfg(test)]
 mod tests;
+
+pub use jobs::{Job, Report};
+use settle::{each, settle};
 
 /// Network events that may wait; what comes beyond is dropped, and everything is looked at once instead. Orders of the core are
 /// never dropped, since it would wait for their report for ever: it has at most a start or a stop of each group under way.
@@ -44,76 +45,8 @@ const EVENTS_MAX: usize = 4096;
 const STOP_AGAIN: Nanos = 1_000 * MILLISECOND;
 /// How long a start waits for the flows that the old owner goes on serving: it only delays the announcement.
 const FLOWS_WITHIN: Duration = Duration::from_millis(250);
-/// How long a target waits for what the owner's resources know; without it they start with what they have.
-const KNOWLEDGE_WITHIN: Duration = Duration::from_millis(1_000);
-/// How long a resource may take to say whether its group could be taken over here.
-const READINESS_WITHIN: Duration = Duration::from_millis(250);
-/// How often it is asked whether the groups could be taken over here.
-const READINESS_EVERY: Nanos = 2_000 * MILLISECOND;
 /// The longest that the thread sleeps.
 const IDLE: Duration = Duration::from_secs(1);
-
-/// What the executor is asked to do.
-#[derive(Debug)]
-pub enum Job {
-    /// Start a group; its gate is open. `after_flows`: once the old owner has told which flows it goes on serving.
-    Start {
-        /// The group.
-        group: GroupId,
-        /// The epoch.
-        epoch: Epoch,
-        /// Whether the old owner tells of flows.
-        after_flows: bool,
-    },
-    /// Make a group able to take what its owner forwards, for a planned move.
-    Receive(GroupId, Index),
-    /// Tell the target of a planned move what the resources here know.
-    Export(GroupId, Index, VoterId),
-    /// Tell the new owner which flows without connections this node goes on serving.
-    TellFlows {
-        /// The group.
-        group: GroupId,
-        /// Its row in the gate.
-        slot: u32,
-        /// The epoch whose flows drain.
-        epoch: Epoch,
-        /// The new owner.
-        to: VoterId,
-    },
-    /// The group went to another node: serve what is open alone.
-    Drain(GroupId, Epoch),
-    /// Stop a group; its gate is closed.
-    Stop(GroupId, Epoch),
-    /// Announce a group's addresses again, and repeat it on the schedule.
-    Announce(GroupId),
-    /// Look again whether the groups could be taken over here.
-    Look,
-    /// Something changed in the network.
-    Network(Event),
-    /// End the thread.
-    End,
-}
-
-/// What the executor has done.
-#[derive(Debug)]
-pub enum Report {
-    /// The group runs.
-    Started(GroupId, Epoch),
-    /// Nothing of the group runs here any more.
-    Stopped(GroupId, Epoch),
-    /// The group can receive, for a planned move.
-    Received(GroupId, Index),
-    /// It cannot; what was begun of it is stopped by the core.
-    ReceiveFailed(GroupId, Index, String),
-    /// The flows that drained here have ended.
-    Drained(GroupId, Epoch, DrainSummary),
-    /// A letter for another agent.
-    Mail(VoterId, Mail),
-    /// Whether a group could be taken over here; the text says why not.
-    Readiness(GroupId, Option<String>),
-    /// The group could not be started; what was started of it has been stopped.
-    StartFailed(GroupId, Epoch, String),
-}
 
 /// What one group consists of.
 pub struct Stack {
@@ -123,6 +56,18 @@ pub struct Stack {
     pub addresses: usize,
     /// Whether a resource needs to know what the owner's knows before a planned move.
     pub knowledge: bool,
+}
+
+impl Stack {
+    /// The resources in the order in which they start.
+    fn top_down(&mut self) -> impl Iterator<Item = &mut dyn Resource> {
+        self.resources.iter_mut().map(|resource| &mut **resource as _)
+    }
+
+    /// The resources in the order in which they stop.
+    fn bottom_up(&mut self) -> impl Iterator<Item = &mut dyn Resource> {
+        self.resources.iter_mut().rev().map(|resource| &mut **resource as _)
+    }
 }
 
 /// Reads the flows without connections of a row of the gate.
@@ -286,11 +231,9 @@ impl Loop {
     fn clear(&mut self, adopted: &BTreeSet<GroupId>) {
         for (id, group) in self.groups.iter_mut().filter(|(id, _)| !adopted.contains(*id)) {
             let context = Context { group: id.clone(), epoch: 0 };
-            for resource in group.stack.resources.iter_mut().rev() {
-                let left = matches!(settle(&self.runtime, resource.as_mut(), Operation::Probe, |r| r.probe()), Ok(h) if h != Health::Stopped);
-                if left
-                    && let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Stop, |r| r.stop(&context))
-                {
+            for resource in group.stack.bottom_up() {
+                let left = matches!(settle(&self.runtime, resource, Operation::Probe, |r| r.probe()), Ok(h) if h != Health::Stopped);
+                if left && let Err(error) = settle(&self.runtime, resource, Operation::Stop, |r| r.stop(&context)) {
                     error!(group = %id, %error, "what an earlier agent left could not be stopped");
                 }
             }
@@ -300,10 +243,8 @@ impl Loop {
     /// Brings up what runs on a standby too.
     fn attend(&mut self) {
         for (id, group) in &mut self.groups {
-            for resource in &mut group.stack.resources {
-                if let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Attend, |r| r.attend()) {
-                    error!(group = %id, %error, "a resource is not ready here; it is tried again");
-                }
+            for error in each(&self.runtime, group.stack.top_down(), Operation::Attend, |r| r.attend()) {
+                error!(group = %id, %error, "a resource is not ready here; it is tried again");
             }
         }
     }
@@ -408,151 +349,23 @@ impl Loop {
         }
     }
 
-    /// Makes a group able to receive: what the owner's resources know first.
-    fn receive(&mut self, id: &GroupId, movement: Index) {
-        let outcome = self.try_receive(id, movement);
-        let report = match outcome {
-            Ok(()) => Report::Received(id.clone(), movement),
-            Err(reason) => {
-                // The next look at its readiness takes this back.
-                if let Some(group) = self.groups.get_mut(id) {
-                    group.unready = Some(reason.clone());
-                }
-                Report::ReceiveFailed(id.clone(), movement, reason)
-            }
-        };
-        self.report(report);
-    }
-
-    fn try_receive(&mut self, id: &GroupId, movement: Index) -> Result<(), String> {
-        let Some(group) = self.groups.get_mut(id) else {
-            return Err("the configuration here does not name the group".to_owned());
-        };
-        let context = Context { group: id.clone(), epoch: 0 };
-        let mut known = BTreeMap::new();
-        if group.stack.knowledge {
-            match self.board.take_knowledge(id, movement, KNOWLEDGE_WITHIN) {
-                Some(resources) => known = resources,
-                None => {
-                    warn!(group = %id, "the owner has not told what its resources know: they go on with what they have")
-                }
-            }
-        }
-        for resource in &mut group.stack.resources {
-            let ready = settle(&self.runtime, resource.as_mut(), Operation::Readiness, |r| r.readiness());
-            if let Readiness::NotReady(why) = ready.map_err(|error| error.to_string())? {
-                return Err(format!("{}: {why}", resource.name()));
-            }
-            if let Some(text) = known.get(resource.name()) {
-                settle(&self.runtime, resource.as_mut(), Operation::Import, |r| r.import(text.as_bytes()))
-                    .map_err(|error| error.to_string())?;
-            }
-            settle(&self.runtime, resource.as_mut(), Operation::Receive, |r| r.receive(&context))
-                .map_err(|error| error.to_string())?;
-        }
-        Ok(())
-    }
-
-    /// Tells the target of a planned move what the resources here know.
-    fn export(&mut self, id: GroupId, movement: Index, to: VoterId) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        if !group.stack.knowledge {
-            return;
-        }
-        let mut resources = BTreeMap::new();
-        for resource in &mut group.stack.resources {
-            let name = resource.name().to_owned();
-            match settle(&self.runtime, resource.as_mut(), Operation::Export, |r| r.export()).map(String::from_utf8) {
-                Ok(Ok(text)) if text.is_empty() => {}
-                Ok(Ok(text)) => drop(resources.insert(name, text)),
-                Ok(Err(error)) => warn!(group = %id, resource = name, %error, "what it knows is no text"),
-                Err(error) => warn!(group = %id, %error, "the target starts without what the resource here knows"),
-            }
-        }
-        self.report(Report::Mail(to, Mail::Knowledge { group: id, movement, resources }));
-    }
-
-    /// Tells the new owner which flows without connections this node goes on serving. It accepts none any more, so these are all.
-    fn tell_flows(&mut self, group: &GroupId, slot: u32, epoch: Epoch, to: VoterId) {
-        let flows = (self.flows)(slot).unwrap_or_else(|error| {
-            warn!(%group, %error, "flows without connections cannot be read: they move to the new owner");
-            Vec::new()
-        });
-        let mut letters: Vec<Vec<Flow>> = flows.chunks(FLOWS_MAX).map(<[Flow]>::to_vec).collect();
-        let last = letters.pop().unwrap_or_default();
-        for flows in letters {
-            self.report(Report::Mail(to, Mail::Flows { group: group.clone(), epoch, flows, last: false }));
-        }
-        self.report(Report::Mail(to, Mail::Flows { group: group.clone(), epoch, flows: last, last: true }));
-    }
-
-    /// The group went to another node: what is open goes on, and nobody is told of the addresses any more.
-    fn drain(&mut self, id: &GroupId, epoch: Epoch) {
-        let Some(group) = self.groups.get_mut(id) else { return };
-        group.running = None;
-        group.schedule = None;
-        let context = Context { group: id.clone(), epoch };
-        for resource in group.stack.resources.iter_mut().rev() {
-            if let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Drain, |r| r.drain(&context)) {
-                error!(group = %id, %error, "open connections may break");
-            }
-        }
-        self.recorder.mark(clock::now(), Mark::Draining { group: id.clone(), epoch });
-    }
-
-    /// Reports which groups could be taken over here, whenever that changes.
-    fn look_for_readiness(&mut self) {
-        let now = clock::now();
-        if now < self.readiness_due {
-            return;
-        }
-        self.readiness_due = now + READINESS_EVERY;
-        let mut news = Vec::new();
-        for (id, group) in &mut self.groups {
-            let mut unready = None;
-            for resource in &mut group.stack.resources {
-                let name = resource.name().to_owned();
-                // A resource that hangs must not hold up a takeover.
-                let asked = resource.readiness().within(READINESS_WITHIN, &name, Operation::Readiness);
-                unready = match self.runtime.block_on(asked) {
-                    Ok(Readiness::Ready) => continue,
-                    Ok(Readiness::NotReady(why)) => Some(format!("{}: {why}", resource.name())),
-                    Err(error) => Some(error.to_string()),
-                };
-                break;
-            }
-            if group.unready != unready {
-                group.unready = unready.clone();
-                news.push(Report::Readiness(id.clone(), unready));
-            }
-        }
-        news.into_iter().for_each(|report| self.report(report));
-    }
-
     /// Stops a group from the bottom up; false when something of it may still run.
     fn stop_stack(&mut self, id: &GroupId, epoch: Epoch) -> bool {
         let Some(group) = self.groups.get_mut(id) else { return true };
         group.running = None;
         group.schedule = None;
         let context = Context { group: id.clone(), epoch };
-        let mut stopped = true;
-        for resource in group.stack.resources.iter_mut().rev() {
-            if let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Stop, |r| r.stop(&context)) {
-                error!(group = %id, %error, "a resource could not be stopped; the gate stays closed, and it is tried again");
-                stopped = false;
-            }
+        let failures = each(&self.runtime, group.stack.bottom_up(), Operation::Stop, |r| r.stop(&context));
+        for error in &failures {
+            error!(group = %id, %error, "a resource could not be stopped; the gate stays closed, and it is tried again");
         }
-        stopped
+        failures.is_empty()
     }
 
     fn network(&mut self, event: &Event) {
         for (id, group) in &mut self.groups {
-            for resource in &mut group.stack.resources {
-                if let Err(error) =
-                    settle(&self.runtime, resource.as_mut(), Operation::Monitor, |r| r.on_network(event))
-                {
-                    warn!(group = %id, %error, "the group could not follow a change of the network");
-                }
+            for error in each(&self.runtime, group.stack.top_down(), Operation::Monitor, |r| r.on_network(event)) {
+                warn!(group = %id, %error, "the group could not follow a change of the network");
             }
         }
     }
@@ -567,10 +380,8 @@ impl Loop {
             if schedule.due().is_none() {
                 group.schedule = None;
             }
-            for resource in &mut group.stack.resources {
-                if let Err(error) = settle(&self.runtime, resource.as_mut(), Operation::Announce, |r| r.announce()) {
-                    warn!(group = %id, %error, "the group could not be announced");
-                }
+            for error in each(&self.runtime, group.stack.top_down(), Operation::Announce, |r| r.announce()) {
+                warn!(group = %id, %error, "the group could not be announced");
             }
         }
     }
@@ -597,20 +408,5 @@ impl Loop {
     fn report(&self, report: Report) {
         // The driver ends first only at a stop.
         drop(self.reports.send(Input::Executor(report)));
-    }
-}
-
-/// Takes the result of an operation, waiting for it within the resource's limit if it is not there at once.
-fn settle<T>(
-    runtime: &tokio::runtime::Runtime,
-    resource: &mut dyn Resource,
-    operation: Operation,
-    work: impl for<'a> FnOnce(&'a mut dyn Resource) -> Work<'a, T>,
-) -> Result<T, ResourceError> {
-    let name = resource.name().to_owned();
-    let limit = resource.timeouts().of(operation);
-    match work(resource) {
-        Work::Done(result) => result,
-        pending => runtime.block_on(pending.within(limit, &name, operation)),
     }
 }

@@ -9,8 +9,8 @@ use crate::{
     api::status::StatusReport,
     cluster::{
         core::OrderRefused,
-        entry::Entry,
-        ids::{Index, Nanos, VoterId},
+        entry::{DrainSummary, Entry},
+        ids::{Epoch, GroupId, Index, Nanos, VoterId},
         message::Order,
         state::State,
     },
@@ -42,6 +42,8 @@ pub enum Input {
     RaftEnded,
     /// The executor has done something.
     Executor(Report),
+    /// The flows that drained here have ended.
+    Drained(GroupId, Epoch, DrainSummary),
     /// A device or an address changed.
     Network(Event),
     /// A resource reports by itself.

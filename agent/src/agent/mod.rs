@@ -6,13 +6,15 @@ mod driver;
 mod executor;
 mod first_packet;
 mod inputs;
+mod kernel_side;
 mod mail;
-pub mod moves;
+mod moves;
 mod network;
 mod only;
 mod panics;
 mod places;
 pub mod restart;
+mod serve;
 mod slots;
 mod stacks;
 mod status;
@@ -30,7 +32,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use tokio::{
     sync::{mpsc, oneshot},
     task::LocalSet,
@@ -38,7 +40,6 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use self::{
-    backend::Handle,
     drains::Drains,
     driver::{Driver, Ended},
     executor::{Executor, Surroundings},
@@ -47,13 +48,13 @@ use self::{
     moves::Moves,
     network::Network,
     places::Places,
-    restart::{Program, Restarter, Wanted},
+    restart::{Program, Restarter},
+    serve::Next,
     slots::Slots,
     status::Facts,
     steering::Steering,
 };
 use crate::{
-    api::{control::Control, http::Http},
     backplane::{
         channel::{Channel, ChannelConfig},
         pulse::{self, Pulse, PulseConfig, PulseShared},
@@ -63,11 +64,11 @@ use crate::{
     cluster::{
         command::GateRole,
         core::{Core, GroupSettings, Mutations, Settings},
-        ids::{Epoch, GroupId, Incarnation, MILLISECOND, Role, VoterId},
+        ids::{Epoch, GroupId, Incarnation, Role, VoterId},
     },
     config::Config,
     keeper::{Held, Last},
-    kernel::{self, Chain, Kernel, KernelConfig, LinkConfig, LinkHook},
+    kernel::Kernel,
     netlink::watch::Watch,
     quorum::{Quorum, QuorumConfig, incarnation, machine::AppliedEvent},
     realtime,
@@ -75,12 +76,8 @@ use crate::{
     telemetry::{history::History, recorder::Recorder},
 };
 
-/// How long an orderly stop may take: releases are two commits each.
-const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// Requests that may wait until raft is up.
 const EARLY_MAX: usize = 64;
-/// How long the core thread may take to end after that.
-const END_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs the agent until SIGTERM or SIGINT, or until it cannot go on.
 pub fn run(config: Config) -> anyhow::Result<()> {
@@ -97,7 +94,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let places = Places::find(&config)?;
     places.set_sysctls(&config);
     let slots = Slots::new(config.shared.groups.keys());
-    let (kernel, held) = take_kernel(&config, incarnation, &places, &slots)?;
+    let (kernel, held) = kernel_side::take(&config, incarnation, &places, &slots)?;
     let kernel = Arc::new(kernel);
     let orders = restart::orders(&config, incarnation, &slots).context("this machine is not among the voters")?;
 
@@ -121,83 +118,11 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let (ended, end) = oneshot::channel();
     let core = spawn_core(parts, ended).context("cannot start the core thread")?;
     let restarter = Restarter { program, orders };
-    let outcome = serve(&config, history, sender, follower, end, &restarter);
+    let outcome = serve::serve(&config, history, sender, follower, end, &restarter);
     join(core);
     match outcome? {
         Next::Restart => Err(restarter.program.execute()),
         Next::End => Ok(()),
-    }
-}
-
-/// What comes after the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// Nothing: the process ends.
-    End,
-    /// The program is executed again.
-    Restart,
-}
-
-/// The kernel side: BPF, or memory where that is allowed; as a keeper has kept it, if there is one.
-fn take_kernel(
-    config: &Config,
-    incarnation: Incarnation,
-    places: &Places,
-    slots: &Slots,
-) -> anyhow::Result<(Kernel, Option<Held>)> {
-    let me = config.me().ok_or_else(|| anyhow!("this machine is not among the voters"))?;
-    let links = places.links.iter().zip(&me.links).map(|(device, link)| LinkConfig {
-        device: device.clone(),
-        hook: match link.hook {
-            crate::config::Hook::Auto => LinkHook::Auto,
-            crate::config::Hook::Tc => LinkHook::Tc,
-            crate::config::Hook::Xdp => LinkHook::Xdp,
-        },
-    });
-    let kernel_config = KernelConfig {
-        cluster: config.shared.name.clone(),
-        cluster_id: config.cluster_hash(),
-        node: config.this.name.to_string(),
-        bpffs: config.this.bpffs.clone(),
-        me: config.this.id,
-        voters: config.shared.voters.keys().copied().collect(),
-        key: config.key.beat_key(&config.shared.name),
-        port: config.shared.port,
-        incarnation,
-        lease_ns: config.shared.timing.lease_ns,
-        links: links.collect(),
-        fronts: places.fronts.clone(),
-        others: places.others.clone(),
-        vips: stacks::vips(config, slots, &places.fronts),
-        chain: Chain::Auto,
-    };
-    if let Some(held) = Held::find(&config.this.run_dir) {
-        let (kept, hello) = (kernel::adopt(&kernel_config, held.hello().incarnation), held.hello());
-        match kept {
-            Ok(kernel) if hello.groups == slots.groups() => {
-                info!(of = hello.incarnation, "a keeper beats for this machine: the gates go on as they are");
-                return Ok((kernel, Some(held)));
-            }
-            Ok(_) => warn!("the configuration has other groups now: an ordinary start, which closes the gates first"),
-            Err(error) => {
-                warn!(error = %anyhow::Error::new(error), "an ordinary start, which closes the gates first");
-            }
-        }
-        if let Err(error) = held.watch(|| ()) {
-            warn!(%error, "nobody waits for the keeper's end");
-        }
-        held.end();
-    }
-    match kernel::attach(&kernel_config) {
-        Ok(kernel) => Ok((kernel, None)),
-        Err(error) if me.role == Role::Arbiter || config.this.unenforced_lease => {
-            warn!(error = %anyhow::Error::new(error), "no BPF: the agent answers heartbeats itself, nothing is enforced");
-            Ok((kernel::in_memory(&kernel_config)?, None))
-        }
-        Err(error) => Err(anyhow::Error::new(error).context(
-            "the gate cannot be enforced without BPF; `unenforced_lease = true` under [this] goes on without it, and \
-             then two owners are possible while an agent is stopped",
-        )),
     }
 }
 
@@ -507,79 +432,6 @@ async fn stop_requested(inputs: &mut mpsc::UnboundedReceiver<Input>, early: &mut
         if early.len() < EARLY_MAX {
             early.push(input);
         }
-    }
-}
-
-/// The main thread's work: control socket, HTTP, signals. Ends with the core.
-fn serve(
-    config: &Arc<Config>,
-    history: History,
-    driver: mpsc::UnboundedSender<Input>,
-    follower: impl Future<Output = ()> + Send + 'static,
-    mut end: oneshot::Receiver<anyhow::Result<Ended>>,
-    restarter: &Restarter,
-) -> anyhow::Result<Next> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(async {
-        let (restarts, mut wanted) = mpsc::unbounded_channel();
-        let handle = Arc::new(Handle { config: Arc::clone(config), history, driver: driver.clone(), restarts });
-        tokio::spawn(follower);
-        let control = Control::bind(&config.socket())?;
-        tokio::spawn(control.serve(Arc::clone(&handle)));
-        if let Some(address) = config.this.metrics {
-            let http = Http::bind(address).await.with_context(|| format!("cannot listen on {address} for metrics"))?;
-            tokio::spawn(async move {
-                if let Err(error) = http.serve(handle).await {
-                    error!(%error, "the HTTP port failed");
-                }
-            });
-        }
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut hang_up = signal(SignalKind::hangup())?;
-        loop {
-            let restart = tokio::select! {
-                ended = &mut end => return outcome(ended, Next::End),
-                _ = term.recv() => break,
-                _ = int.recv() => break,
-                Some(wanted) = wanted.recv() => wanted,
-                _ = hang_up.recv() => Wanted { within: restart::WITHIN, exit: false, reply: None },
-            };
-            let next = if restart.exit { Next::End } else { Next::Restart };
-            if let Some(left) = restarter.prepare(restart, &driver).await
-                && driver.send(Input::Request(Request::Restart(left))).is_ok()
-            {
-                return match tokio::time::timeout(STOP_WITHIN + END_WITHIN, &mut end).await {
-                    Ok(ended) => outcome(ended, next),
-                    Err(_late) => {
-                        bail!("the core thread did not end in time for a restart; the leases run out by themselves")
-                    }
-                };
-            }
-        }
-        let (done, is_done) = oneshot::channel();
-        let within = u64::try_from(STOP_WITHIN.as_nanos()).unwrap_or(3_000 * MILLISECOND);
-        if driver.send(Input::Request(Request::Stop { done, within })).is_ok() {
-            // An error means that the driver has ended: then its end says how.
-            drop(tokio::time::timeout(STOP_WITHIN + END_WITHIN, is_done).await);
-        }
-        match tokio::time::timeout(END_WITHIN, &mut end).await {
-            Ok(ended) => outcome(ended, Next::End),
-            Err(_late) => bail!("the core thread did not end in time; the leases run out by themselves"),
-        }
-    });
-    runtime.shutdown_background();
-    outcome
-}
-
-/// How the process ends; `restart`: what comes after a restart's end.
-fn outcome(ended: Result<anyhow::Result<Ended>, oneshot::error::RecvError>, restart: Next) -> anyhow::Result<Next> {
-    match ended {
-        Ok(Ok(Ended::Stopped)) => Ok(Next::End),
-        Ok(Ok(Ended::Restarting)) => Ok(restart),
-        Ok(Ok(Ended::Halted(reason))) => bail!(reason),
-        Ok(Err(error)) => Err(error),
-        Err(_gone) => bail!("the core thread ended without a word; the lines above say more"),
     }
 }
 

@@ -83,11 +83,12 @@ impl Program {
     /// Becomes what is at the path now. Returns only if that fails.
     pub fn execute(self) -> anyhow::Error {
         info!(program = %self.path.display(), "starting again");
-        let mut error = Command::new(&self.path).arg0(&self.name).args(&self.arguments).exec();
+        let attempt = || Command::new(&self.path).arg0(&self.name).args(&self.arguments).exec();
+        let mut error = attempt();
         for _ in 0..EXECUTE_TRIES {
             // Somebody may be replacing the file just now; the keeper beats meanwhile.
             std::thread::sleep(EXECUTE_PACE);
-            error = Command::new(&self.path).arg0(&self.name).args(&self.arguments).exec();
+            error = attempt();
         }
         anyhow!(error).context(format!("{} cannot be executed", self.path.display()))
     }

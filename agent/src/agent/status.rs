@@ -331,8 +331,8 @@ impl Driver {
     }
 
     fn group_metrics(&self, group: &GroupStatus) -> GroupMetrics {
-        let tables = self.kernel.tables();
-        let row = self.slots.of(&GroupId::new(&group.name)).and_then(|slot| tables.gate(slot));
+        let slot = self.slots.of(&GroupId::new(&group.name));
+        let counters = slot.and_then(|slot| self.kernel.tables().gate_counters(slot));
         GroupMetrics {
             name: group.name.clone(),
             owner: group.owner.clone(),
@@ -340,23 +340,19 @@ impl Driver {
             serving: group.serving_here,
             vips: group.vips.len(),
             draining_on: group.draining_on.clone(),
-            steering: row.map_or_else(Vec::new, |row| {
+            steering: counters.map_or_else(Vec::new, |row| {
                 vec![
-                    ("to_peer", row.steered.load()),
-                    ("from_peer", row.taken.load()),
-                    ("sent_back", row.bounced.load()),
-                    ("new_to_peer", row.new_steered.load()),
-                    ("drained", row.drained.load()),
-                    ("no_path", row.no_path.load()),
-                    ("refused", row.dropped_backplane.load()),
+                    ("to_peer", row.steered),
+                    ("from_peer", row.taken),
+                    ("sent_back", row.bounced),
+                    ("new_to_peer", row.new_steered),
+                    ("drained", row.drained),
+                    ("no_path", row.no_path),
+                    ("refused", row.dropped_backplane),
                 ]
             }),
-            gate_drops: row.map_or_else(Vec::new, |row| {
-                vec![
-                    ("ingress", row.dropped_ingress.load()),
-                    ("egress", row.dropped_egress.load()),
-                    ("other", row.dropped_other.load()),
-                ]
+            gate_drops: counters.map_or_else(Vec::new, |row| {
+                vec![("ingress", row.dropped_ingress), ("egress", row.dropped_egress), ("other", row.dropped_other)]
             }),
         }
     }

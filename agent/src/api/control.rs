@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Backend,
+    Backend, OrderError,
     protocol::{ErrorKind, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Request, Response},
 };
 use crate::{
@@ -194,30 +194,26 @@ async fn serve_client<B: Backend>(stream: UnixStream, backend: &B) -> io::Result
 }
 
 async fn answer<B: Backend>(backend: &B, request: Request) -> Response {
-    let mut only_plan = false;
-    let order = match request {
+    let answer = match request {
         Request::Status {} => {
             return Response::Status { status: Box::new(backend.status().await) };
         }
         // Streamed by the caller.
         Request::Events { .. } => return Response::End {},
+        Request::Restart { within_ns, exit } => backend.restart(within_ns.min(RESTART_MAX), exit).await,
         Request::Move { group, node, force, dry_run } => {
-            only_plan = dry_run;
-            group_named(backend, &group)
-                .and_then(|group| Ok(Order::Move { group, to: voter_named(backend, &node)?, force }))
+            let order = group_named(backend, &group)
+                .and_then(|group| Ok(Order::Move { group, to: voter_named(backend, &node)?, force }));
+            match order {
+                Ok(order) if dry_run => backend.plan(order).await,
+                Ok(order) => backend.order(order).await,
+                Err(message) => Err(OrderError { kind: ErrorKind::Refused, message }),
+            }
         }
-        Request::Restart { within_ns, exit } => {
-            return match backend.restart(within_ns.min(RESTART_MAX), exit).await {
-                Ok(message) => Response::Done { message },
-                Err(e) => Response::Error { kind: e.kind, message: e.message },
-            };
-        }
-        Request::Standby { node, on } => voter_named(backend, &node).map(|node| Order::Standby { node, on }),
-    };
-    let answer = match order {
-        Ok(order) if only_plan => backend.plan(order).await,
-        Ok(order) => backend.order(order).await,
-        Err(message) => return Response::Error { kind: ErrorKind::Refused, message },
+        Request::Standby { node, on } => match voter_named(backend, &node) {
+            Ok(node) => backend.order(Order::Standby { node, on }).await,
+            Err(message) => Err(OrderError { kind: ErrorKind::Refused, message }),
+        },
     };
     match answer {
         Ok(message) => Response::Done { message },

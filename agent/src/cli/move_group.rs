@@ -49,8 +49,8 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) fn run(args: &Args, mut client: Client) -> Result<Exit, Failure> {
     let Args { group, node, no_wait, no_drain, dry_run, force } = args;
     let before = last_move(&mut client, group)?.map_or(0, |m| m.epoch);
-    let request = Request::Move { group: group.clone(), node: node.clone(), force: *force, dry_run: *dry_run };
-    let message = client.order(&request)?;
+    let request = |dry_run| Request::Move { group: group.clone(), node: node.clone(), force: *force, dry_run };
+    let message = client.order(&request(*dry_run))?;
     if *no_wait || *dry_run {
         writeln!(io::stdout().lock(), "{message}")?;
         return Ok(Exit::Done);
@@ -73,8 +73,7 @@ pub(super) fn run(args: &Args, mut client: Client) -> Result<Exit, Failure> {
         match newest.map(|m| m.stage) {
             Some(MoveStage::Abandoned) if !owned && told.is_some() => {
                 // What stood against it most often still does.
-                let plan = Request::Move { group: group.clone(), node: node.clone(), force: *force, dry_run: true };
-                let why = match client.order(&plan) {
+                let why = match client.order(&request(true)) {
                     Err(ClientError::Refused { message, .. }) => message,
                     _ => format!("see the log of the agent on {node}"),
                 };

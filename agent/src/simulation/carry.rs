@@ -107,10 +107,13 @@ impl World {
         }
     }
 
+    /// The row of a group in the gates.
+    fn slot(&self, group: &GroupId) -> Option<usize> {
+        self.group_ids.iter().position(|id| id == group)
+    }
+
     fn start(&mut self, position: usize, agent: &mut Agent, group: &GroupId, epoch: Epoch) {
-        let Some(slot) = self.group_ids.iter().position(|id| id == group) else {
-            return;
-        };
+        let Some(slot) = self.slot(group) else { return };
         if let Some(running) = agent.running.get(&slot)
             && !matches!(running, Running::Receiving(_) | Running::Draining(_))
             // What an adopted gate serves is started again in place.
@@ -127,9 +130,7 @@ impl World {
     }
 
     fn receive(&mut self, position: usize, agent: &mut Agent, group: &GroupId, movement: Index) {
-        let Some(slot) = self.group_ids.iter().position(|id| id == group) else {
-            return;
-        };
+        let Some(slot) = self.slot(group) else { return };
         agent.running.insert(slot, Running::Receiving(movement));
         let fails = self.machines.get(position).is_some_and(|machine| machine.starts_fail);
         let outcome = if fails { Outcome::ReceiveFailed } else { Outcome::Received };
@@ -137,9 +138,7 @@ impl World {
     }
 
     fn drain(&mut self, position: usize, agent: &mut Agent, group: &GroupId, epoch: Epoch) {
-        let Some(slot) = self.group_ids.iter().position(|id| id == group) else {
-            return;
-        };
+        let Some(slot) = self.slot(group) else { return };
         agent.running.insert(slot, Running::Draining(epoch));
         let Some(machine) = self.machines.get(position) else {
             return;
@@ -150,9 +149,7 @@ impl World {
     }
 
     fn stop(&mut self, position: usize, agent: &mut Agent, group: &GroupId, epoch: Epoch) {
-        let Some(slot) = self.group_ids.iter().position(|id| id == group) else {
-            return;
-        };
+        let Some(slot) = self.slot(group) else { return };
         if agent.running.contains_key(&slot) {
             agent.running.insert(slot, Running::Stopping(epoch));
         }

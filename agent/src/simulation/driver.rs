@@ -13,6 +13,7 @@ use super::{
 };
 use crate::cluster::{
     command::Command,
+    core::Core,
     entry::DrainSummary,
     ids::{GroupId, Nanos, VoterId},
     view::{RaftView, View},
@@ -276,7 +277,6 @@ impl World {
     }
 
     fn hand_over(&mut self, position: usize, agent: &mut Agent, now: Nanos, item: Item) {
-        let name = |slot: usize, groups: &[GroupId]| groups.get(slot).cloned();
         if !matches!(item, Item::Message(_, crate::cluster::message::Message::Report(_))) {
             self.note(Some(position), || input_line(&item));
         }
@@ -298,34 +298,9 @@ impl World {
                 }
             }
             Item::ProposalFailed(entry) => agent.core.on_proposal_failed(now, &entry),
-            Item::Received(slot, movement) => {
-                if let Some(group) = name(slot, &self.group_ids) {
-                    agent.core.on_received(now, &group, movement);
-                }
-            }
-            Item::ReceiveFailed(slot, movement) => {
-                if let Some(group) = name(slot, &self.group_ids) {
-                    agent.core.on_receive_failed(now, &group, movement, String::new());
-                }
-            }
-            Item::Drained(slot, epoch) => {
-                if let Some(group) = name(slot, &self.group_ids) {
-                    agent.core.on_drained(now, &group, epoch, DrainSummary::default());
-                }
-            }
-            Item::Started(slot, epoch) => {
-                if let Some(group) = name(slot, &self.group_ids) {
-                    agent.core.on_started(now, &group, epoch);
-                }
-            }
-            Item::Stopped(slot, epoch) => {
-                if let Some(group) = name(slot, &self.group_ids) {
-                    agent.core.on_stopped(now, &group, epoch);
-                }
-            }
-            Item::StartFailed(slot, epoch) => {
-                if let Some(group) = name(slot, &self.group_ids) {
-                    agent.core.on_start_failed(now, &group, epoch);
+            Item::Executed(slot, number, outcome) => {
+                if let Some(group) = self.group_ids.get(slot) {
+                    report(&mut agent.core, now, group, number, outcome);
                 }
             }
             Item::Restart => {
@@ -387,31 +362,33 @@ fn view_of(machine: &mut Machine, agent: &Agent) -> Option<View> {
 }
 
 /// The executor is done with something: it tells the core, unless it has been told otherwise meanwhile.
-fn executed(agent: &mut Agent, slot: usize, epoch: u64, outcome: Outcome) {
+fn executed(agent: &mut Agent, slot: usize, number: u64, outcome: Outcome) {
     match (agent.running.get(&slot), outcome) {
-        (Some(Running::Starting(at)), Outcome::Started) if *at == epoch => {
-            agent.running.insert(slot, Running::Started(epoch));
-            agent.inbox.push_back(Item::Started(slot, epoch));
+        (Some(Running::Starting(at)), Outcome::Started) if *at == number => {
+            agent.running.insert(slot, Running::Started(number));
         }
-        (Some(Running::Starting(at)), Outcome::StartFailed) if *at == epoch => {
+        (Some(Running::Starting(at)), Outcome::StartFailed) | (Some(Running::Stopping(at)), Outcome::Stopped)
+            if *at == number =>
+        {
             agent.running.remove(&slot);
-            agent.inbox.push_back(Item::StartFailed(slot, epoch));
         }
-        (Some(Running::Stopping(at)), Outcome::Stopped) if *at == epoch => {
-            agent.running.remove(&slot);
-            agent.inbox.push_back(Item::Stopped(slot, epoch));
-        }
-        (Some(Running::Receiving(at)), Outcome::Received) if *at == epoch => {
-            agent.inbox.push_back(Item::Received(slot, epoch));
-        }
-        (Some(Running::Receiving(at)), Outcome::ReceiveFailed) if *at == epoch => {
-            agent.inbox.push_back(Item::ReceiveFailed(slot, epoch));
-        }
-        (Some(Running::Draining(at)), Outcome::Drained) if *at == epoch => {
-            agent.inbox.push_back(Item::Drained(slot, epoch));
-        }
-        (None, Outcome::Stopped) => agent.inbox.push_back(Item::Stopped(slot, epoch)),
-        _ => {}
+        (Some(Running::Receiving(at)), Outcome::Received | Outcome::ReceiveFailed) if *at == number => {}
+        (Some(Running::Draining(at)), Outcome::Drained) if *at == number => {}
+        (None, Outcome::Stopped) => {}
+        _ => return,
+    }
+    agent.inbox.push_back(Item::Executed(slot, number, outcome));
+}
+
+/// Tells the core what the executor has done.
+fn report(core: &mut Core, now: Nanos, group: &GroupId, number: u64, outcome: Outcome) {
+    match outcome {
+        Outcome::Started => core.on_started(now, group, number),
+        Outcome::Stopped => core.on_stopped(now, group, number),
+        Outcome::StartFailed => core.on_start_failed(now, group, number),
+        Outcome::Received => core.on_received(now, group, number),
+        Outcome::ReceiveFailed => core.on_receive_failed(now, group, number, String::new()),
+        Outcome::Drained => core.on_drained(now, group, number, DrainSummary::default()),
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     kernel::Kernel,
     raft::Raft,
     restarts::Keeper,
-    world::Event,
+    world::{Event, Outcome},
 };
 use crate::cluster::{
     command::{Command, GateRole},
@@ -107,18 +107,8 @@ pub enum Item {
     Order(Order),
     /// A proposal that came to nothing, as far as is known.
     ProposalFailed(Entry),
-    /// The executor started a group.
-    Started(usize, Epoch),
-    /// The executor stopped a group.
-    Stopped(usize, Epoch),
-    /// The executor has made a group able to receive for a movement.
-    Received(usize, Index),
-    /// It could not.
-    ReceiveFailed(usize, Index),
-    /// The flows of a group have ended.
-    Drained(usize, Epoch),
-    /// The executor could not start a group.
-    StartFailed(usize, Epoch),
+    /// The executor has done something with a group, at an epoch or for a movement.
+    Executed(usize, u64, Outcome),
     /// The service manager stops the agent.
     Shutdown,
     /// The agent is to restart.

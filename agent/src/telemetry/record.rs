@@ -45,8 +45,6 @@ pub enum PhaseName {
     GateClosed,
     /// Open flows go on here, although another node owns the group.
     Draining,
-    /// The flows of before the move have ended.
-    Drained,
     /// Nothing runs here any more.
     Stopped,
     /// The gate here opened.
@@ -83,7 +81,6 @@ impl PhaseName {
             Self::Ready => "ready",
             Self::Diverted => "diverted",
             Self::Draining => "draining",
-            Self::Drained => "drained",
             Self::Stopped => "stopped",
             Self::GateOpen => "gate_open",
             Self::AddressAdded => "address_added",
@@ -112,7 +109,6 @@ impl PhaseName {
             Self::Ready => "target ready",
             Self::Diverted => "new flows forwarded from here",
             Self::Draining => "open flows go on here",
-            Self::Drained => "open flows ended",
             Self::Stopped => "stopped here",
             Self::GateOpen => "gate open here",
             Self::AddressAdded => "addresses added",

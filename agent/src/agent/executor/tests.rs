@@ -5,7 +5,12 @@ use std::sync::atomic::AtomicU32;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
-use crate::{cluster::ids::VoterId, netlink::link::Link, resources::Timeouts, telemetry::history::History};
+use crate::{
+    cluster::ids::VoterId,
+    netlink::link::Link,
+    resources::{ResourceError, Timeouts, Work},
+    telemetry::history::History,
+};
 
 const LIMIT: Duration = Duration::from_secs(30);
 

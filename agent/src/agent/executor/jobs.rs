@@ -1,0 +1,67 @@
+//! What the executor is asked, and what it answers.
+
+use crate::{
+    agent::mail::Mail,
+    cluster::ids::{Epoch, GroupId, Index, VoterId},
+    netlink::watch::Event,
+};
+
+/// What the executor is asked to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Start a group; its gate is open. `after_flows`: once the old owner has told which flows it goes on serving.
+    Start {
+        /// The group.
+        group: GroupId,
+        /// The epoch.
+        epoch: Epoch,
+        /// Whether the old owner tells of flows.
+        after_flows: bool,
+    },
+    /// Make a group able to take what its owner forwards, for a planned move.
+    Receive(GroupId, Index),
+    /// Tell the target of a planned move what the resources here know.
+    Export(GroupId, Index, VoterId),
+    /// Tell the new owner which flows without connections this node goes on serving.
+    TellFlows {
+        /// The group.
+        group: GroupId,
+        /// Its row in the gate.
+        slot: u32,
+        /// The epoch whose flows drain.
+        epoch: Epoch,
+        /// The new owner.
+        to: VoterId,
+    },
+    /// The group went to another node: serve what is open alone.
+    Drain(GroupId, Epoch),
+    /// Stop a group; its gate is closed.
+    Stop(GroupId, Epoch),
+    /// Announce a group's addresses again, and repeat it on the schedule.
+    Announce(GroupId),
+    /// Look again whether the groups could be taken over here.
+    Look,
+    /// Something changed in the network.
+    Network(Event),
+    /// End the thread.
+    End,
+}
+
+/// What the executor has done.
+#[derive(Debug)]
+pub enum Report {
+    /// The group runs.
+    Started(GroupId, Epoch),
+    /// Nothing of the group runs here any more.
+    Stopped(GroupId, Epoch),
+    /// The group can receive, for a planned move.
+    Received(GroupId, Index),
+    /// It cannot; what was begun of it is stopped by the core.
+    ReceiveFailed(GroupId, Index, String),
+    /// A letter for another agent.
+    Mail(VoterId, Mail),
+    /// Whether a group could be taken over here; the text says why not.
+    Readiness(GroupId, Option<String>),
+    /// The group could not be started; what was started of it has been stopped.
+    StartFailed(GroupId, Epoch, String),
+}
