@@ -121,11 +121,12 @@ fn start(lab: &Lab, machine: &Machine) -> Result<Proc> {
 }
 
 /// `idle-close-on-response`: a proxy that stops softly closes a client's idle connection with an answer, not between two.
+/// `close-spread-time`: not all at once; kept connections that idle have closed by themselves before it is over.
 fn text(socket: &Path) -> String {
     format!(
-        "global\n  maxconn 5000\n  stats socket {} mode 600 level admin\n\
+        "global\n  maxconn 5000\n  close-spread-time 6s\n  stats socket {} mode 600 level admin\n\
          defaults\n  mode http\n  option idle-close-on-response\n  timeout connect 2s\n  timeout client 2m\n  \
-         timeout server 2m\n  timeout http-keep-alive 2m\n  timeout tunnel 1h\n\
+         timeout server 2m\n  timeout http-keep-alive 2s\n  timeout tunnel 1h\n\
          frontend web\n  bind {VIP4}:{PORT}\n  bind [{VIP6}]:{PORT}\n  default_backend here\n\
          backend here\n  server local 127.0.0.1:{}\n",
         socket.display(),
