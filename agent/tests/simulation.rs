@@ -104,6 +104,7 @@ mutations! {
     skip_divert: 3 voters, 300 seeds;
     skip_release_close: 3 voters, 300 seeds;
     reopen_released: 3 voters, 600 seeds;
+    release_running: 3 voters, 600 seeds;
     skip_second_floor_check: 3 voters, 3000 seeds;
     plain_exchange: 3 voters, 400 seeds;
     beat_claims_applied: 3 voters, 2000 seeds;

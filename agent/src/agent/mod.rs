@@ -390,6 +390,7 @@ fn core_settings(config: &Config, incarnation: Incarnation, adopted: BTreeMap<Gr
         prefers: g.prefer.iter().map(|(v, score)| (*v, *score)).collect(),
         stickiness: g.stickiness,
         failback: g.failback,
+        stops_first: g.stop_limit(),
     });
     Settings {
         me: config.this.id,

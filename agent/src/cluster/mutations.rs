@@ -29,13 +29,15 @@ pub struct Mutations {
     pub(super) skip_divert: bool,
     /// Rule 6: `Release` goes out while the gate stays open.
     pub(super) skip_release_close: bool,
+    /// Rule 6: a group that must not run twice is given up while its resources still run.
+    pub(super) release_running: bool,
     /// Rule 6: an epoch that was given up is opened again while the release is in flight.
     pub(super) reopen_released: bool,
 }
 
 impl Mutations {
     /// The names that [`Mutations::for_simulation`] knows.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 14] = [
         "skip_hold",
         "skip_floor_raise",
         "skip_reread",
@@ -49,6 +51,7 @@ impl Mutations {
         "skip_divert",
         "skip_release_close",
         "reopen_released",
+        "release_running",
     ];
 
     /// Leaves out the one rule of this name, or `None` if there is no such name. Never called by the agent.
@@ -68,6 +71,7 @@ impl Mutations {
             "skip_divert" => &mut m.skip_divert,
             "skip_release_close" => &mut m.skip_release_close,
             "reopen_released" => &mut m.reopen_released,
+            "release_running" => &mut m.release_running,
             _ => return None,
         };
         *switch = true;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     command::GateRole,
-    ids::{Epoch, GroupId, Incarnation, Role, VoterId},
+    ids::{Epoch, GroupId, Incarnation, Nanos, Role, VoterId},
     mutations::Mutations,
     timing::Timing,
 };
@@ -36,6 +36,11 @@ impl Settings {
         self.groups.iter().find(|g| g.id == *id)
     }
 
+    /// How long the group's resources may take to stop before it is given up; `None` where nobody waits for that.
+    pub fn stops_first(&self, id: &GroupId) -> Option<Nanos> {
+        self.group(id).and_then(|g| g.stops_first)
+    }
+
     /// Whether the configuration lets this machine run the group.
     pub fn may_run(&self, id: &GroupId) -> bool {
         self.role == Role::Node && self.group(id).is_some_and(|g| g.allows(self.me))
@@ -55,12 +60,22 @@ pub struct GroupSettings {
     pub stickiness: i32,
     /// Whether the group goes back on its own at all.
     pub failback: bool,
+    /// Set for a group whose resources must not run twice: its owner stops them before it gives the group up, which takes this
+    /// long at most, in nanoseconds. A group that is addresses alone is given up when its gate is closed.
+    pub stops_first: Option<Nanos>,
 }
 
 impl GroupSettings {
     /// A group that may run on every node, with no preference, and stays where it is.
     pub fn anywhere(id: &str) -> Self {
-        Self { id: GroupId::new(id), nodes: Vec::new(), prefers: Vec::new(), stickiness: 0, failback: false }
+        Self {
+            id: GroupId::new(id),
+            nodes: Vec::new(),
+            prefers: Vec::new(),
+            stickiness: 0,
+            failback: false,
+            stops_first: None,
+        }
     }
 
     /// Whether `node` may run the group.

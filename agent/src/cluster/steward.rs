@@ -128,7 +128,8 @@ impl Steward {
         if (watch.id, watch.ready) != (m.id, m.ready) {
             *watch = now;
         }
-        let gives_up = watch.since + MOVE_PATIENCE;
+        // The owner of what must not run twice stops it first.
+        let gives_up = watch.since + MOVE_PATIENCE + sight.settings.stops_first(id).unwrap_or(0);
         out.wake_at(gives_up);
         let incarnations = sight.state.incarnation(m.to) == Some(m.to_incarnation)
             && sight.state.incarnation(m.from) == Some(m.from_incarnation);

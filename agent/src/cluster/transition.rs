@@ -272,7 +272,8 @@ impl Local {
         let kept = if m.reopen_released { reason.is_none() } else { surrendered.is_none() };
         let want = owned.filter(|_| kept);
         let movement = group.and_then(|g| g.movement);
-        self.divert(sight, want, movement);
+        let stops_first = sight.settings.stops_first(id).is_some();
+        self.divert(sight, want, movement, !stops_first);
 
         if let Stage::Draining { over, .. } = &mut self.stage
             && shutting_down
@@ -280,14 +281,20 @@ impl Local {
             over.get_or_insert_default();
         }
         self.advance_stage(sight, id, group, want, plan);
+        // A second instance of what must not run twice waits for this (rule 6): until it is stopped, the group stays.
+        let given_up = !stops_first || self.stage == Stage::Stopped || m.release_running;
         let left_open = m.skip_release_close && surrendered.is_some();
-        let gate = if left_open { self.gate } else { self.role(sight, group, want) };
+        let gate = if left_open { self.gate } else { self.role(sight, group, want, !stops_first) };
         self.set_gate(id, gate, plan);
 
-        if let (Some(g), Some((_, reason))) = (owned, surrendered) {
+        if let (Some(g), Some((_, reason))) = (owned, surrendered)
+            && given_up
+        {
             plan.proposals.push(release(sight, id, g.epoch, reason));
         }
-        if let (Some(g), Some((movement, steers))) = (want, self.diverting) {
+        if let (Some(g), Some((movement, steers))) = (want, self.diverting)
+            && given_up
+        {
             let (group, epoch, from_incarnation) = (id.clone(), g.epoch, sight.incarnation());
             plan.proposals.push(Entry::Diverted { group, epoch, movement, from_incarnation, steers });
         }
@@ -297,7 +304,7 @@ impl Local {
             && !self.refuses(sight.now)
         {
             let (group, epoch, to_incarnation) = (id.clone(), g.epoch, sight.incarnation());
-            let steers = steers_to(sight, m.from);
+            let steers = !stops_first && steers_to(sight, m.from);
             plan.proposals.push(Entry::Ready { group, epoch, movement: m.id, to_incarnation, steers });
         }
         if let Some(m) = movement.filter(|m| want.is_some() && m.from == sight.me() && self.exported != Some(m.id)) {
@@ -319,6 +326,7 @@ impl Local {
         sight: &Sight<'_>,
         group: Option<&GroupState>,
         want: Option<&GroupState>,
+        may_steer: bool,
     ) -> Option<(Epoch, GateRole)> {
         let group = group?;
         match self.stage {
@@ -335,7 +343,7 @@ impl Local {
             Stage::Receiving { draining, .. } => {
                 let from = group.movement.filter(|m| m.to == sight.me())?.from;
                 let held = draining.is_some() && group.drain == Some(sight.me());
-                (held || steers_to(sight, from)).then_some((group.epoch, GateRole::Receive { from }))
+                (held || (may_steer && steers_to(sight, from))).then_some((group.epoch, GateRole::Receive { from }))
             }
             Stage::Draining { epoch, .. } if group.drain == Some(sight.me()) => {
                 // Until the group has an owner again, what is new goes nowhere.
@@ -358,12 +366,12 @@ impl Local {
     }
 
     /// Closes the gate for a movement whose target is ready, and keeps it closed until the log ends the movement.
-    fn divert(&mut self, sight: &Sight<'_>, want: Option<&GroupState>, movement: Option<Movement>) {
+    fn divert(&mut self, sight: &Sight<'_>, want: Option<&GroupState>, movement: Option<Movement>, may_steer: bool) {
         let mine = |m: &Movement| m.ready && m.from == sight.me() && m.from_incarnation == sight.incarnation();
         let due = movement.filter(|m| want.is_some() && mine(m));
         self.diverting = due.and_then(|m| match self.diverting {
             Some((id, steers)) if id == m.id => Some((id, steers)),
-            _ => sight.heard(m.to).then(|| (m.id, m.steers && steers_to(sight, m.to))),
+            _ => sight.heard(m.to).then(|| (m.id, may_steer && m.steers && steers_to(sight, m.to))),
         });
     }
 
@@ -383,6 +391,12 @@ impl Local {
         match self.stage {
             // Whatever an earlier incarnation left is stopped before anything starts (rule 8). Epoch 0 says so.
             Stage::Unknown => self.stop(id, 0, plan),
+            // It moves when it is stopped.
+            Stage::Starting(e) | Stage::Running(e)
+                if self.diverting.is_some() && sight.settings.stops_first(id).is_some() =>
+            {
+                self.stop(id, e, plan);
+            }
             Stage::Starting(e) | Stage::Running(e) if wanted == Some(e) => {}
             // Its planned move away was diverted: its flows go on.
             Stage::Starting(e) | Stage::Running(e) if drains && want.is_none() => self.drain(id, e, plan),

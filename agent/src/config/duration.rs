@@ -3,9 +3,16 @@
 use crate::cluster::ids::Nanos;
 
 /// The units, longest spelling first so that "ms" is not read as "m" and "s".
-const UNITS: [(&str, u64); 4] = [("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000)];
+const UNITS: [(&str, u64); 6] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+];
 
-/// Reads "10ms", "1.5ms", "500us", "2s". `None` for anything else, and for what overflows.
+/// Reads "10ms", "1.5ms", "500us", "2s", "5m", "1h". `None` for anything else, and for what overflows.
 pub fn parse(text: &str) -> Option<Nanos> {
     let (number, scale) = UNITS.iter().find_map(|(unit, scale)| Some((text.strip_suffix(unit)?.trim_end(), *scale)))?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
@@ -44,8 +51,10 @@ mod tests {
         assert_eq!(parse("1.5ms"), Some(1_500_000));
         assert_eq!(parse("500us"), Some(500_000));
         assert_eq!(parse("2 s"), Some(2_000_000_000));
+        assert_eq!(parse("10m"), Some(600_000_000_000));
+        assert_eq!(parse("1.5h"), Some(5_400_000_000_000));
         for bad in
-            ["", "10", "ms", "-1ms", "1.ms", ".5ms", "10m", "1e3ms", "99999999999999999999s", "18446744073709551615s"]
+            ["", "10", "ms", "-1ms", "1.ms", ".5ms", "10d", "1e3ms", "99999999999999999999s", "18446744073709551615s"]
         {
             assert_eq!(parse(bad), None, "{bad:?}");
         }

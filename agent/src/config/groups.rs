@@ -10,9 +10,10 @@ use super::{
     cluster::{check_duration, check_name},
     diagnostic::{Mistakes, did_you_mean},
     haproxy,
-    model::{DRAIN_TIMEOUT, Group, Vip, Voter},
+    model::{DRAIN_TIMEOUT, FAILURE_TIMEOUT, Group, MIGRATION_THRESHOLD, Vip, Voter},
     raw::{RawByNode, RawGroup, RawVip, SCORE_MAX},
     reader::At,
+    resources,
     voters::{check_device, unusable},
 };
 use crate::cluster::ids::{GroupId, MILLISECOND, Nanos, Role, VoterId};
@@ -23,6 +24,8 @@ pub const GROUPS_MAX: usize = 256;
 pub const VIPS_MAX: usize = 4096;
 /// How long a drain may last: below a second the neighbours may not have learned of the new owner.
 const DRAIN: (Nanos, Nanos) = (1_000 * MILLISECOND, 24 * 3_600_000 * MILLISECOND);
+/// How long a failure may be remembered.
+const FAILURE: (Nanos, Nanos) = (1_000 * MILLISECOND, 30 * 24 * 3_600_000 * MILLISECOND);
 /// The score of staying, unless the group says otherwise: as high as scores that people choose without thinking.
 const STICKINESS: i32 = 100;
 
@@ -93,11 +96,13 @@ fn check_group(
             );
         }
     }
-    if r.vips.is_empty() {
-        m.error(&r.span, format!("the group \"{name}\" has no VIP"), "add a [[group.vip]] with an `address`");
+    if r.vips.is_empty() && r.resources.is_empty() {
+        let help = "add a [[group.vip]] with an `address`, or a [[group.resource]]";
+        m.error(&r.span, format!("the group \"{name}\" has no VIP and no resource"), help);
     }
     let vips = r.vips.iter().filter_map(|v| check_vip(v, name, &nodes, voters, taken, m)).collect();
     let haproxies = r.haproxies.iter().map(|h| haproxy::check(h, name, &nodes, voters, run, m)).collect();
+    let resources = resources::check(&r.resources, m);
     let stickiness = r.stickiness.as_ref().and_then(|s| i32::try_from(s.value).ok()).unwrap_or(STICKINESS);
     debug_assert!(i64::from(stickiness) <= SCORE_MAX);
     Group {
@@ -113,6 +118,17 @@ fn check_group(
             .unwrap_or(DRAIN_TIMEOUT),
         vips,
         haproxies,
+        resources,
+        migration_threshold: r
+            .migration_threshold
+            .as_ref()
+            .and_then(|t| u32::try_from(t.value).ok())
+            .unwrap_or(MIGRATION_THRESHOLD),
+        failure_timeout_ns: r
+            .failure_timeout
+            .as_ref()
+            .and_then(|d| check_duration(d, "failure_timeout", FAILURE, m))
+            .unwrap_or(FAILURE_TIMEOUT),
     }
 }
 

@@ -156,7 +156,7 @@ fn span(given: &Option<At<String>>) -> Option<&Range<usize>> {
 }
 
 /// One of a few words; the default of its type when it is left out.
-fn choice<T: Copy + Default>(
+pub(super) fn choice<T: Copy + Default>(
     given: &Option<At<String>>,
     key: &str,
     words: &[(&'static str, T)],

@@ -9,9 +9,11 @@ pub mod duration;
 mod groups;
 mod haproxy;
 pub mod key;
+pub mod kinds;
 mod model;
 mod raw;
 mod reader;
+mod resources;
 #[cfg(test)]
 mod tests;
 mod voters;
@@ -30,7 +32,11 @@ pub use self::{
     diagnostic::{ConfigError, Mistake},
     groups::{GROUPS_MAX, VIPS_MAX},
     key::{ClusterKey, KeyError},
-    model::{Config, DrainMode, Group, Haproxy, Hook, Link, Managed, OnFailure, Shared, This, Vip, Voter},
+    kinds::Kind,
+    model::{
+        Config, DrainMode, Group, Haproxy, Hook, Link, Managed, OnFailed, OnFailure, Resource, Shared, This, Vip, Voter,
+    },
+    resources::ADDRESSES,
 };
 
 /// Where the configuration is, unless the command line says otherwise.

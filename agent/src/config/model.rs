@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::PathBuf, sy
 
 use serde::Serialize;
 
-use super::key::ClusterKey;
+use super::{key::ClusterKey, kinds::Kind};
 use crate::cluster::{
     ids::{GroupId, MILLISECOND, Nanos, Role, VoterId},
     timing::Timing,
@@ -120,10 +120,40 @@ pub struct Group {
     /// Its HAProxys, in the file's order. Not in the digest of a file that has none: earlier versions know none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub haproxies: Vec<Haproxy>,
+    /// Its other resources, in the file's order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<Resource>,
+    /// So many failures of one resource on one node move the group.
+    #[serde(skip_serializing_if = "is_default_threshold")]
+    pub migration_threshold: u32,
+    /// After how long a failure is forgotten, ns.
+    #[serde(skip_serializing_if = "is_default_failure")]
+    pub failure_timeout_ns: Nanos,
+}
+
+impl Group {
+    /// How long its resources may take to stop, one after the other at worst; `None` for a group of addresses and HAProxys alone.
+    pub fn stop_limit(&self) -> Option<Nanos> {
+        let limits = self.resources.iter().map(|r| r.stop_timeout_ns);
+        (!self.resources.is_empty()).then(|| limits.fold(0, Nanos::saturating_add))
+    }
 }
 
 /// How long open flows may go on, unless the group says otherwise: five minutes.
 pub const DRAIN_TIMEOUT: Nanos = 300_000 * MILLISECOND;
+
+/// How many failures move a group, unless it says otherwise.
+pub const MIGRATION_THRESHOLD: u32 = 3;
+/// After how long a failure is forgotten, unless the group says otherwise: ten minutes.
+pub const FAILURE_TIMEOUT: Nanos = 600_000 * MILLISECOND;
+
+fn is_default_threshold(threshold: &u32) -> bool {
+    *threshold == MIGRATION_THRESHOLD
+}
+
+fn is_default_failure(nanos: &Nanos) -> bool {
+    *nanos == FAILURE_TIMEOUT
+}
 
 fn is_default_drain(nanos: &Nanos) -> bool {
     *nanos == DRAIN_TIMEOUT
@@ -138,6 +168,40 @@ pub struct Vip {
     pub prefix: u8,
     /// The device it stands on, for each node that may own it.
     pub device: BTreeMap<VoterId, String>,
+}
+
+/// One resource that is neither an address nor a HAProxy.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Resource {
+    /// Its name, as no other of its group has.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// What must run before it: names of resources of the group, "haproxy", or [`super::ADDRESSES`].
+    pub requires: Vec<String>,
+    /// What its failure means.
+    pub on_failure: OnFailed,
+    /// How long a start may take.
+    pub start_timeout_ns: Nanos,
+    /// How long a stop may take.
+    pub stop_timeout_ns: Nanos,
+    /// How long a look at it may take.
+    pub monitor_timeout_ns: Nanos,
+    /// Between two looks at it; 0: it reports by itself.
+    pub monitor_interval_ns: Nanos,
+}
+
+/// What a resource's failure means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailed {
+    /// It is restarted in place; after [`Group::migration_threshold`] failures the group moves.
+    #[default]
+    Restart,
+    /// The group moves at once.
+    Move,
+    /// It is reported.
+    Ignore,
 }
 
 /// One HAProxy, which runs on all nodes of its group.

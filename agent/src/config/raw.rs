@@ -3,6 +3,7 @@
 use super::{
     diagnostic::Mistakes,
     reader::{At, Table, Value, as_integer, as_string},
+    resources::RawResource,
 };
 use std::ops::Range;
 use toml::de::{DeTable, DeValue};
@@ -68,6 +69,9 @@ pub(super) struct RawGroup {
     pub drain_timeout: Option<At<String>>,
     pub vips: Vec<RawVip>,
     pub haproxies: Vec<RawHaproxy>,
+    pub resources: Vec<RawResource>,
+    pub migration_threshold: Option<At<i64>>,
+    pub failure_timeout: Option<At<String>>,
 }
 
 /// `[[group.vip]]`
@@ -198,6 +202,9 @@ impl RawGroup {
             drain_timeout: t.string(m, "drain_timeout"),
             vips: t.tables(m, "vip", "group.vip").into_iter().map(|t| RawVip::read(t, m)).collect(),
             haproxies: t.tables(m, "haproxy", "group.haproxy").into_iter().map(|t| RawHaproxy::read(t, m)).collect(),
+            resources: t.tables(m, "resource", "group.resource").into_iter().map(|t| RawResource::read(t, m)).collect(),
+            migration_threshold: t.integer(m, "migration_threshold", 1, 1_000),
+            failure_timeout: t.string(m, "failure_timeout"),
         };
         t.finish(m);
         raw

@@ -31,12 +31,13 @@ pub(super) struct Table<'t, 'i> {
     span: Range<usize>,
     entries: &'t DeTable<'i>,
     asked: Vec<&'static str>,
+    lenient: bool,
 }
 
 impl<'t, 'i> Table<'t, 'i> {
     /// The whole file.
     pub fn root(entries: &'t DeTable<'i>) -> Self {
-        Self { name: "the file".into(), span: 0..0, entries, asked: Vec::new() }
+        Self { name: "the file".into(), span: 0..0, entries, asked: Vec::new(), lenient: false }
     }
 
     /// Where the table is: its header.
@@ -134,6 +135,11 @@ impl<'t, 'i> Table<'t, 'i> {
         items.iter().filter_map(read).collect()
     }
 
+    /// Counts every key as asked for: what they are cannot be told.
+    pub fn ask_all(&mut self) {
+        self.lenient = true;
+    }
+
     /// Every key of the table, as names given by the user (not checked against known keys).
     pub fn entries(&self) -> Vec<(At<String>, Value<'t, 'i>)> {
         let entry = |(k, v): (&toml::Spanned<std::borrow::Cow<'i, str>>, &'t toml::Spanned<DeValue<'i>>)| {
@@ -144,7 +150,9 @@ impl<'t, 'i> Table<'t, 'i> {
 
     fn as_table(&self, m: &mut Mistakes<'_>, name: String, v: &Value<'t, 'i>, help: &str) -> Option<Table<'t, 'i>> {
         match v.value {
-            DeValue::Table(entries) => Some(Table { name, span: v.span.clone(), entries, asked: Vec::new() }),
+            DeValue::Table(entries) => {
+                Some(Table { name, span: v.span.clone(), entries, asked: Vec::new(), lenient: false })
+            }
             other => {
                 m.error(&v.span, wrong_type(&format!("`{name}`"), "a section", other), help);
                 None
@@ -154,7 +162,7 @@ impl<'t, 'i> Table<'t, 'i> {
 
     /// Reports the keys that nobody asked for.
     pub fn finish(self, m: &mut Mistakes<'_>) {
-        for (key, _) in self.entries.iter() {
+        for (key, _) in self.entries.iter().filter(|_| !self.lenient) {
             let given = key.get_ref().as_ref();
             if !self.asked.contains(&given) {
                 let hint = did_you_mean(given, self.asked.iter().copied());

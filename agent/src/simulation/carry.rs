@@ -6,6 +6,7 @@ use super::{
     raft::RaftMessage,
     world::{Event, Outcome, Payload, World},
 };
+use crate::cluster::entry::Cause;
 use crate::cluster::{
     command::Command,
     entry::Entry,
@@ -50,7 +51,7 @@ impl World {
                     self.take_over(position, agent);
                 }
             }
-            Command::Start { group, epoch, .. } => self.start(position, agent, &group, epoch),
+            Command::Start { group, epoch, cause } => self.start(position, agent, &group, epoch, cause),
             Command::Stop { group, epoch } => self.stop(position, agent, &group, epoch),
             Command::Receive { group, movement } => self.receive(position, agent, &group, movement),
             Command::Drain { group, epoch } => self.drain(position, agent, &group, epoch),
@@ -112,8 +113,9 @@ impl World {
         self.group_ids.iter().position(|id| id == group)
     }
 
-    fn start(&mut self, position: usize, agent: &mut Agent, group: &GroupId, epoch: Epoch) {
+    fn start(&mut self, position: usize, agent: &mut Agent, group: &GroupId, epoch: Epoch, cause: Cause) {
         let Some(slot) = self.slot(group) else { return };
+        self.check_alone(position, slot, epoch, cause);
         if let Some(running) = agent.running.get(&slot)
             && !matches!(running, Running::Receiving(_) | Running::Draining(_))
             // What an adopted gate serves is started again in place.
@@ -127,6 +129,29 @@ impl World {
         self.checker.statistics.failed_starts += u64::from(fails);
         let outcome = if fails { Outcome::StartFailed } else { Outcome::Started };
         self.execute(position, slot, epoch, outcome);
+    }
+
+    /// What must not run twice does not: when a group was given up, or moved in a planned way, its owner of before has stopped it.
+    /// (One that died or lost its lease could not be asked.)
+    fn check_alone(&mut self, position: usize, slot: usize, epoch: Epoch, cause: Cause) {
+        let voluntary = match cause {
+            Cause::Order | Cause::Standby | Cause::Shutdown | Cause::Resource | Cause::FrontDown => true,
+            Cause::Initial | Cause::Silent | Cause::NoLease | Cause::Wedged | Cause::Restart => false,
+        };
+        if !voluntary || self.groups.get(slot).is_none_or(|g| g.stops_first.is_none()) {
+            return;
+        }
+        let before = epoch.saturating_sub(1);
+        let others = (0..self.machines.len()).filter(|other| *other != position);
+        let runs = |other: &usize| matches!(self.running(*other, slot), Some(Running::Starting(at) | Running::Started(at) | Running::Stopping(at)) if at == before);
+        if let Some(other) = others.filter(runs).min() {
+            let what = format!(
+                "voter {} starts group {slot} in epoch {epoch} while voter {} runs it",
+                position + 1,
+                other + 1
+            );
+            self.checker.violated(self.now, what);
+        }
     }
 
     fn receive(&mut self, position: usize, agent: &mut Agent, group: &GroupId, movement: Index) {
