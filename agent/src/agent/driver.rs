@@ -234,6 +234,14 @@ impl Driver {
                 }
                 self.core.on_readiness(now, &group, unready);
             }
+            Report::Failed(group, epoch, reason) => {
+                error!(%group, epoch, reason, "the group has failed here and is given up");
+                self.core.on_start_failed(now, &group, epoch);
+            }
+            Report::Blocked(group, Some(reason)) => {
+                error!(%group, reason, "the group cannot be stopped, so it stays here and serves nobody; mend that: it is tried again");
+            }
+            Report::Blocked(group, None) => info!(%group, "the group could be stopped after all"),
             Report::StartFailed(group, epoch, reason) => {
                 error!(%group, epoch, reason, "the group could not be started here");
                 self.core.on_start_failed(now, &group, epoch);
@@ -247,6 +255,7 @@ impl Driver {
         match what {
             What::Died { status, release } => {
                 error!(%group, resource, status, release, "a resource died");
+                self.executor.send(Job::Died(group.clone(), resource.clone(), status.clone()));
                 let state = self.core.state().groups.get(&group);
                 if let Some(epoch) = state.filter(|g| release && g.owner == Some(self.me)).map(|g| g.epoch) {
                     let reason = format!("{resource}: {status}");

@@ -191,6 +191,7 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
             let kernel = Arc::clone(&kernel);
             move |slot| kernel.recent_flows(slot, 0)
         }),
+        starts_at_once: config.this.starts_at_once,
         realtime,
     };
     let notifier = Notifier::new({

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use tracing::warn;
 
-use super::{executor::Stack, slots::Slots};
+use super::{
+    executor::{Policy, Slot, Stack},
+    slots::Slots,
+};
 use crate::{
     cluster::ids::GroupId,
-    config::{Config, Group},
+    config::{ADDRESSES, Config, Group},
     kernel::{Device, VipRow},
     resources::{
         Notifier, Resource,
@@ -46,9 +49,9 @@ pub(super) fn stacks(
 fn stack(config: &Config, group: &Group, gated: Option<&[Device]>, notifier: &Notifier) -> anyhow::Result<Stack> {
     let me = config.this.id;
     let haproxies = Setup::of(config, group).into_iter();
-    let mut resources: Vec<Box<dyn Resource>> =
-        haproxies.map(|setup| Box::new(Haproxy::new(setup, notifier.clone())) as Box<dyn Resource>).collect();
-    let knowledge = !resources.is_empty();
+    let mut slots: Vec<Slot> =
+        haproxies.map(|setup| Slot::plain("haproxy", Box::new(Haproxy::new(setup, notifier.clone())))).collect();
+    let knowledge = !slots.is_empty();
     let specs: Vec<VipSpec> = group
         .vips
         .iter()
@@ -66,6 +69,14 @@ fn stack(config: &Config, group: &Group, gated: Option<&[Device]>, notifier: &No
     for device in vip.missing() {
         warn!(group = %group.id, device, "the device does not exist yet; its addresses wait for it");
     }
-    resources.push(Box::new(vip));
-    Ok(Stack { resources, addresses, knowledge })
+    let requires = (0..slots.len()).collect();
+    slots.push(Slot { requires, ..Slot::plain(ADDRESSES, Box::new(vip)) });
+    Ok(Stack {
+        slots,
+        addresses,
+        knowledge,
+        stops_first: group.stop_limit().is_some(),
+        threshold: group.migration_threshold,
+        failure_timeout: group.failure_timeout_ns,
+    })
 }

@@ -151,6 +151,7 @@ fn check(file: &Path, text: &str, name: Option<&str>) -> Result<Loaded, Box<Conf
         metrics: this.metrics,
         unenforced_lease: this.unenforced_lease,
         realtime: this.realtime,
+        starts_at_once: this.starts_at_once,
     };
     let texts = mistakes.iter().map(|w| format!("{}: {}", w.message, w.help)).collect();
     let warnings = (!mistakes.is_empty()).then(|| ConfigError::new(file, text, mistakes));

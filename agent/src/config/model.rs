@@ -59,6 +59,8 @@ pub struct This {
     pub unenforced_lease: bool,
     /// Ask for SCHED_FIFO and locked memory.
     pub realtime: bool,
+    /// How many groups with resources may be starting at once.
+    pub starts_at_once: usize,
 }
 
 /// One voter.

@@ -112,6 +112,9 @@ fn shared() -> Shared {
         vips: vec![vip],
         drain_timeout_ns: 300_000_000_000,
         haproxies: Vec::new(),
+        resources: Vec::new(),
+        migration_threshold: 3,
+        failure_timeout_ns: 600_000_000_000,
     };
     Shared {
         name: "lb".into(),

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// What the executor is asked to do.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Job {
     /// Start a group; its gate is open. `after_flows`: once the old owner has told which flows it goes on serving.
     Start {
@@ -41,10 +41,29 @@ pub enum Job {
     Announce(GroupId),
     /// Look again whether the groups could be taken over here.
     Look,
+    /// A resource of a group reports that it has died.
+    Died(GroupId, String, String),
     /// Something changed in the network.
     Network(Event),
-    /// End the thread.
+    /// End the group's task.
     End,
+}
+
+impl Job {
+    /// The group that it is for; `None`: all of them.
+    pub fn group(&self) -> Option<&GroupId> {
+        match self {
+            Self::Start { group, .. }
+            | Self::Receive(group, _)
+            | Self::Export(group, ..)
+            | Self::TellFlows { group, .. }
+            | Self::Drain(group, _)
+            | Self::Stop(group, _)
+            | Self::Announce(group)
+            | Self::Died(group, ..) => Some(group),
+            Self::Look | Self::Network(_) | Self::End => None,
+        }
+    }
 }
 
 /// What the executor has done.
@@ -62,6 +81,10 @@ pub enum Report {
     Mail(VoterId, Mail),
     /// Whether a group could be taken over here; the text says why not.
     Readiness(GroupId, Option<String>),
+    /// A resource of a running group failed beyond what a restart in place mends: the group is to be given up.
+    Failed(GroupId, Epoch, String),
+    /// What of the group cannot be stopped, or `None`: all is well again. The group stays where it is meanwhile.
+    Blocked(GroupId, Option<String>),
     /// The group could not be started; what was started of it has been stopped.
     StartFailed(GroupId, Epoch, String),
 }
