@@ -63,7 +63,7 @@ use crate::{
     clock,
     cluster::{
         command::GateRole,
-        core::{Core, GroupSettings, Mutations, Settings},
+        core::{Core, FAILURE_EXPIRES, GroupSettings, Mutations, Settings},
         ids::{Epoch, GroupId, Incarnation, Role, VoterId},
     },
     config::Config,
@@ -392,6 +392,7 @@ fn core_settings(config: &Config, incarnation: Incarnation, adopted: BTreeMap<Gr
         stickiness: g.stickiness,
         failback: g.failback,
         stops_first: g.stop_limit(),
+        refused_for: if g.resources.is_empty() { FAILURE_EXPIRES } else { g.failure_timeout_ns },
     });
     Settings {
         me: config.this.id,

@@ -31,7 +31,7 @@ use super::{
 
 pub use super::{
     mutations::Mutations,
-    settings::{GroupSettings, OrderRefused, Settings},
+    settings::{FAILURE_EXPIRES, GroupSettings, OrderRefused, Settings},
 };
 
 #[cfg(test)]
@@ -307,7 +307,8 @@ impl Core {
     /// The group could not be started, or failed later beyond what a restart in place mends.
     pub fn on_start_failed(&mut self, now: Nanos, group: &GroupId, epoch: Epoch) {
         self.wake = Some(now);
-        self.transitions.failed(now, group, epoch);
+        let refused_for = self.settings.group(group).map_or(FAILURE_EXPIRES, |g| g.refused_for);
+        self.transitions.failed(now, group, epoch, refused_for);
     }
 
     /// The agent is to stop in an orderly way: give up every group and the leadership. Cannot be taken back.

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use super::{
     command::GateRole,
-    ids::{Epoch, GroupId, Incarnation, Nanos, Role, VoterId},
+    ids::{Epoch, GroupId, Incarnation, MILLISECOND, Nanos, Role, VoterId},
     mutations::Mutations,
     timing::Timing,
 };
+
+/// For how long a node refuses a group of addresses that failed there.
+pub const FAILURE_EXPIRES: Nanos = 30_000 * MILLISECOND;
 
 /// What one machine's core knows before it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +66,8 @@ pub struct GroupSettings {
     /// Set for a group whose resources must not run twice: its owner stops them before it gives the group up, which takes this
     /// long at most, in nanoseconds. A group that is addresses alone is given up when its gate is closed.
     pub stops_first: Option<Nanos>,
+    /// For how long a node refuses the group after it failed there, ns.
+    pub refused_for: Nanos,
 }
 
 impl GroupSettings {
@@ -75,6 +80,7 @@ impl GroupSettings {
             stickiness: 0,
             failback: false,
             stops_first: None,
+            refused_for: FAILURE_EXPIRES,
         }
     }
 

@@ -26,8 +26,6 @@ mod tests;
 
 /// How long a node refuses a group whose resources were not ready for a planned move.
 const RECEIVE_EXPIRES: Nanos = 2_000 * MILLISECOND;
-/// How long a node refuses a group that failed there.
-pub(super) const FAILURE_EXPIRES: Nanos = 30_000 * MILLISECOND;
 
 /// This node's groups.
 #[derive(Debug, Default)]
@@ -191,12 +189,12 @@ impl Transitions {
     }
 
     /// The group could not be started, or failed while it ran: give it up, and refuse it for a while.
-    pub(super) fn failed(&mut self, now: Nanos, id: &GroupId, epoch: Epoch) -> bool {
+    pub(super) fn failed(&mut self, now: Nanos, id: &GroupId, epoch: Epoch, refused_for: Nanos) -> bool {
         let ours = |l: &&mut Local| l.stage == Stage::Starting(epoch) || l.stage == Stage::Running(epoch);
         let Some(local) = self.groups.get_mut(id).filter(ours) else {
             return false;
         };
-        local.refused_until = now.saturating_add(FAILURE_EXPIRES);
+        local.refused_until = now.saturating_add(refused_for);
         if local.surrendered.is_none_or(|(e, _)| e != epoch) {
             local.surrendered = Some((epoch, Cause::Resource));
         }

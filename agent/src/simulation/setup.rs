@@ -129,6 +129,7 @@ fn groups(voters: &[(VoterId, Role)], random: &mut Random) -> Vec<GroupSettings>
             stickiness: 10,
             failback: random.per_mille(200),
             stops_first: (number % 2 == 0).then_some(200 * MILLION),
+            ..GroupSettings::anywhere("")
         })
         .collect()
 }
