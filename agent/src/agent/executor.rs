@@ -47,7 +47,7 @@ mod watching;
 use group::{Group, Shared};
 use inbox::Outbox;
 pub use jobs::{Job, Report};
-pub use stack::{Condition, Policy, Slot, Stack};
+pub use stack::{Policy, Slot, Stack};
 
 /// Reads the flows without connections of a row of the gate.
 pub type FlowSource = Box<dyn Fn(u32) -> Result<Vec<Flow>, KernelError> + Send>;

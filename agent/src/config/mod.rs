@@ -36,7 +36,7 @@ pub use self::{
     model::{
         Config, DrainMode, Group, Haproxy, Hook, Link, Managed, OnFailed, OnFailure, Resource, Shared, This, Vip, Voter,
     },
-    resources::ADDRESSES,
+    resources::{ADDRESSES, HAPROXY},
 };
 
 /// Where the configuration is, unless the command line says otherwise.
