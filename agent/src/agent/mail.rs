@@ -9,6 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    api::mend::Mend,
     cluster::{
         ids::{Epoch, GroupId, Index},
         message::Message,
@@ -46,6 +47,20 @@ pub enum Mail {
         movement: Index,
         /// Each resource by its name; what it is, the resource itself says.
         resources: BTreeMap<String, String>,
+    },
+    /// An operator on the sender's machine asks something of this node.
+    Mend {
+        /// The sender's number of it.
+        number: u64,
+        /// What.
+        mend: Mend,
+    },
+    /// The answer to that.
+    Mended {
+        /// The number of the request.
+        number: u64,
+        /// What is done, or why not.
+        answer: Result<String, String>,
     },
 }
 

@@ -1,9 +1,12 @@
 //! What the executor is asked, and what it answers.
 
+use std::collections::BTreeSet;
+
 use crate::{
     agent::mail::Mail,
     cluster::ids::{Epoch, GroupId, Index, VoterId},
     netlink::watch::Event,
+    telemetry::run::GroupRun,
 };
 
 /// What the executor is asked to do.
@@ -43,6 +46,19 @@ pub enum Job {
     Look,
     /// Something changed in the network.
     Network(Event),
+    /// What operators have switched of a group. A group of which nothing was told is not in maintenance, and all of it is managed.
+    Mode {
+        /// The group.
+        group: GroupId,
+        /// Whether failures are only reported.
+        maintenance: bool,
+        /// Its resources that are neither started, stopped nor restarted.
+        unmanaged: BTreeSet<String>,
+    },
+    /// Stop a resource of a group that runs here, and what requires it, and start them again.
+    Restart(GroupId, String),
+    /// Forget what failed of a resource, or of all of the group, and try again at once what could not be stopped.
+    Cleanup(GroupId, Option<String>),
     /// End the thread.
     End,
 }
@@ -62,6 +78,8 @@ pub enum Report {
     Mail(VoterId, Mail),
     /// Whether a group could be taken over here; the text says why not.
     Readiness(GroupId, Option<String>),
+    /// How the group's resources run here now; told at each change.
+    Run(GroupId, GroupRun),
     /// The group could not be started; what was started of it has been stopped.
     StartFailed(GroupId, Epoch, String),
 }
