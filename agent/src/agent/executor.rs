@@ -32,6 +32,7 @@ use crate::{
 mod jobs;
 mod planned;
 mod settle;
+mod switched;
 #[cfg(test)]
 mod tests;
 
@@ -134,7 +135,7 @@ impl Executor {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let groups = groups
             .into_iter()
-            .map(|(id, stack)| (id, Group { stack, running: None, stopping: None, schedule: None, unready: None }))
+            .map(|(id, stack)| (id, Group { stack, running: None, stopping: None, schedule: None, unready: None, unmanaged: BTreeSet::new(), maintenance: false }))
             .collect();
         let mut work = Loop {
             groups,
@@ -186,6 +187,10 @@ struct Group {
     schedule: Option<Schedule>,
     /// Why it could not be taken over here, as was last reported.
     unready: Option<String>,
+    /// Resources that are neither started nor stopped, by an operator's order.
+    unmanaged: BTreeSet<String>,
+    /// Whether an operator works on it: what fails is only reported.
+    maintenance: bool,
 }
 
 struct Loop {
@@ -277,6 +282,9 @@ impl Loop {
                     self.network(&Event::Resynced);
                 }
             }
+            Job::Mode { group, maintenance, unmanaged } => self.set_mode(&group, maintenance, unmanaged),
+            Job::Restart(id, resource) => self.restart(&id, &resource),
+            Job::Cleanup(id, resource) => self.clean_up(&id, resource.as_deref()),
             Job::Look => self.readiness_due = clock::now(),
             Job::End => {}
         }
@@ -290,7 +298,8 @@ impl Loop {
         let context = Context { group: id.clone(), epoch };
         let mut failure = None;
         let addresses = group.stack.addresses;
-        for resource in &mut group.stack.resources {
+        let managed = |r: &dyn Resource| !group.unmanaged.contains(switched::name_in(id, r));
+        for resource in group.stack.resources.iter_mut().filter(|r| managed(r.as_ref())) {
             match settle(&self.runtime, resource.as_mut(), Operation::Start, |r| r.start(&context)) {
                 Ok(()) => {
                     let name = resource.name().to_owned();
@@ -355,11 +364,14 @@ impl Loop {
         group.running = None;
         group.schedule = None;
         let context = Context { group: id.clone(), epoch };
-        let failures = each(&self.runtime, group.stack.bottom_up(), Operation::Stop, |r| r.stop(&context));
+        let unmanaged = &group.unmanaged;
+        let managed = group.stack.resources.iter_mut().rev().filter(|r| !unmanaged.contains(switched::name_in(id, r.as_ref())));
+        let managed = managed.map(|resource| &mut **resource as _);
+        let failures = each(&self.runtime, managed, Operation::Stop, |r| r.stop(&context));
         for error in &failures {
             error!(group = %id, %error, "a resource could not be stopped; the gate stays closed, and it is tried again");
         }
-        failures.is_empty()
+        failures.is_empty() && !self.runs_unmanaged(id)
     }
 
     fn network(&mut self, event: &Event) {
@@ -397,7 +409,10 @@ impl Loop {
                 next = next.min(resource.monitor_interval().unwrap_or(next));
                 match settle(&self.runtime, resource.as_mut(), Operation::Monitor, |r| r.monitor()) {
                     Ok(Health::Running) => {}
-                    Ok(health) => warn!(group = %id, resource = resource.name(), ?health, "a resource is ill"),
+                    Ok(health) => {
+                        let maintenance = group.maintenance;
+                        warn!(group = %id, resource = resource.name(), ?health, maintenance, "a resource is ill");
+                    }
                     Err(error) => warn!(group = %id, %error, "a resource could not be monitored"),
                 }
             }

@@ -112,6 +112,9 @@ fn shared() -> Shared {
         vips: vec![vip],
         drain_timeout_ns: 300_000_000_000,
         haproxies: Vec::new(),
+        resources: vec![resource("data"), resource("daemon")],
+        migration_threshold: 3,
+        failure_timeout_ns: 600_000_000_000,
     };
     Shared {
         name: "lb".into(),
@@ -143,6 +146,7 @@ pub fn report() -> StatusReport {
         incarnation: 1,
         holds_lease: Some(id != 3),
         standby: false,
+        maintenance: false,
         same_configuration: Some(id != 2),
         front_up: Some(true),
         links: if id == 1 { Vec::new() } else { vec![link.clone(), link.clone()] },
@@ -174,9 +178,14 @@ pub fn report() -> StatusReport {
             last_move: None,
             serving_here: true,
             why: "owner <with> a lease".into(),
+            stopped: false,
+            maintenance: false,
+            unmanaged: Vec::new(),
+            runs: vec![NodeRun { node: "lb1".into(), run: run() }],
             vips: vec![VipStatus { address: "192.0.2.10/24".into(), device: "eth0".into(), present: true }],
             candidates: vec!["lb2".into()],
         }],
+        maintenance: false,
         fronts: vec![FrontStatus { device: "eth0".into(), up: true, gate: "tcx".into() }],
         warnings: Vec::new(),
     }
