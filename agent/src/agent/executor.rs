@@ -40,6 +40,7 @@ mod property;
 mod settle;
 mod stack;
 mod starting;
+mod switched;
 #[cfg(test)]
 mod tests;
 mod watching;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::{
+    api::mend::Mend,
     cluster::{
         ids::{Epoch, GroupId, Index},
         message::Message,
@@ -48,6 +49,20 @@ pub enum Mail {
         movement: Index,
         /// Each resource by its name; what it is, the resource itself says.
         resources: BTreeMap<String, String>,
+    },
+    /// An operator on the sender's machine asks something of this node.
+    Mend {
+        /// The sender's number of it.
+        number: u64,
+        /// What.
+        mend: Mend,
+    },
+    /// The answer to that.
+    Mended {
+        /// The number of the request.
+        number: u64,
+        /// What is done, or why not.
+        answer: Result<String, String>,
     },
 }
 

@@ -331,6 +331,9 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
         held,
         leaving: None,
         links: BTreeMap::new(),
+        switches: std::collections::BTreeSet::new(),
+        runs: BTreeMap::new(),
+        mendings: driver::Mendings::default(),
         entries_refused: 0,
         broken: None,
     };

@@ -53,14 +53,18 @@ fn stack(config: &Config, group: &Group, gated: Option<&[Device]>, notifier: &No
         .iter()
         .map(|resource| Slot {
             policy: policy(resource.on_failure),
-            ..Slot::plain(&resource.name, build(Common::of(config, group, resource), &resource.kind, notifier))
+            ..Slot::plain(
+                &resource.name,
+                resource.kind.word(),
+                build(Common::of(config, group, resource), &resource.kind, notifier),
+            )
         })
         .collect();
     let haproxies = Setup::of(config, group).into_iter();
-    slots.extend(haproxies.map(|setup| Slot::plain(HAPROXY, Box::new(Haproxy::new(setup, notifier.clone())))));
+    slots.extend(haproxies.map(|setup| Slot::plain(HAPROXY, HAPROXY, Box::new(Haproxy::new(setup, notifier.clone())))));
     let knowledge = !group.haproxies.is_empty();
     let (vip, addresses) = addresses(config, group, gated)?;
-    slots.push(Slot::plain(ADDRESSES, Box::new(vip)));
+    slots.push(Slot::plain(ADDRESSES, ADDRESSES, Box::new(vip)));
     let names: Vec<(String, Vec<String>)> = slots
         .iter()
         .map(|slot| {

@@ -146,7 +146,9 @@ impl Round {
         let mut load = placement::load(sight);
         let mut moves = Vec::new();
         for (id, group) in sight.state.concerned(node) {
-            let to = if group.owner == Some(node) {
+            let to = if group.owner == Some(node) && sight.state.held(id).is_some() {
+                None
+            } else if group.owner == Some(node) {
                 // A target that is being prepared was asked for by name.
                 let prepared = group.movement.map(|m| m.to).filter(|to| {
                     sight.settings.group(id).is_some_and(|g| *to != node && placement::fit(sight, g, *to))

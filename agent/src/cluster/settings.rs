@@ -6,6 +6,7 @@ use super::{
     command::GateRole,
     ids::{Epoch, GroupId, Incarnation, MILLISECOND, Nanos, Role, VoterId},
     mutations::Mutations,
+    state::Held,
     timing::Timing,
 };
 
@@ -129,6 +130,14 @@ pub enum OrderRefused {
         /// All that stands against it.
         reason: String,
     },
+    /// A switch stands against it.
+    #[error("group {group} stays where it is: {why}; {}", ended(*.why))]
+    Held {
+        /// The group.
+        group: GroupId,
+        /// The switch.
+        why: Held,
+    },
     /// Nobody leads.
     #[error(
         "the cluster has no leader now, so no order can be carried out; try again in a moment, and see `baton status`"
@@ -137,4 +146,14 @@ pub enum OrderRefused {
     /// Too many orders wait.
     #[error("{0} orders wait already; try again when they are done")]
     Busy(usize),
+}
+
+/// How a switch is switched off.
+const fn ended(why: Held) -> &'static str {
+    match why {
+        Held::Stopped => "`baton group start` ends that",
+        Held::Cluster | Held::Group | Held::Owner(_) => {
+            "`baton maintenance off` (with --node or --group, as it was switched on) ends that"
+        }
+    }
 }

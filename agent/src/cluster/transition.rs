@@ -201,6 +201,12 @@ impl Transitions {
         true
     }
 
+    /// What failed of the group here is forgotten. Returns whether this node refused the group for it.
+    pub(super) fn cleanup(&mut self, now: Nanos, id: &GroupId) -> bool {
+        let refused = self.groups.get_mut(id).filter(|local| local.refused_until > now);
+        refused.map(|local| local.refused_until = now).is_some()
+    }
+
     /// Groups that this node refuses to take for now.
     pub(super) fn unfit(&self, sight: &Sight<'_>) -> Vec<GroupId> {
         let refused = |id: &&GroupId| self.groups.get(*id).is_none_or(|l| l.refuses(sight.now));
@@ -274,7 +280,7 @@ impl Local {
         self.divert(sight, want, movement, !stops_first);
 
         if let Stage::Draining { over, .. } = &mut self.stage
-            && shutting_down
+            && (shutting_down || sight.state.stopped(id))
         {
             over.get_or_insert_default();
         }
@@ -354,7 +360,10 @@ impl Local {
     fn reason_to_release(&self, sight: &Sight<'_>, id: &GroupId, shutting_down: bool) -> Option<Cause> {
         if shutting_down {
             Some(Cause::Shutdown)
-        } else if !sight.view.front_up {
+        } else if sight.state.stopped(id) {
+            Some(Cause::Order)
+        } else if !sight.view.front_up && sight.state.maintenance(id).is_none() {
+            // In maintenance somebody may be working at that very link: the group waits for it.
             Some(Cause::FrontDown)
         } else if !sight.settings.may_run(id) {
             Some(Cause::Resource)

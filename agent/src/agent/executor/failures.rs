@@ -34,12 +34,9 @@ impl Failures {
         u32::try_from(remembered).unwrap_or(u32::MAX)
     }
 
-    /// Forgets those of one resource, or of all.
-    pub fn forget(&mut self, slot: Option<usize>) {
-        match slot {
-            Some(slot) => drop(self.of.remove(&slot)),
-            None => self.of.clear(),
-        }
+    /// Forgets those of one resource.
+    pub fn forget(&mut self, slot: usize) {
+        self.of.remove(&slot);
     }
 }
 
@@ -63,7 +60,7 @@ mod tests {
         assert_eq!(failures.note(1, 5 * SECOND, 10 * SECOND), 1);
         assert_eq!(failures.count(0, 11 * SECOND, 10 * SECOND), 1);
         assert_eq!(failures.note(0, 12 * SECOND, 10 * SECOND), 2);
-        failures.forget(Some(0));
+        failures.forget(0);
         assert_eq!((failures.count(0, 12 * SECOND, 10 * SECOND), failures.count(1, 12 * SECOND, 10 * SECOND)), (0, 1));
     }
 

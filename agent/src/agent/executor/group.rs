@@ -12,6 +12,7 @@ use super::{
     jobs::Job,
     settle::{Direction, each, ordered, settle, stop},
     stack::{Condition, Policy, Stack},
+    switched::Mode,
 };
 use crate::{
     agent::{inputs::Input, mail::Board},
@@ -19,7 +20,7 @@ use crate::{
     cluster::ids::{Epoch, GroupId, MILLISECOND, Nanos},
     netlink::{announce::Schedule, watch::Event},
     resources::{Context, Health, Operation},
-    telemetry::{mark::Mark, recorder::Recorder},
+    telemetry::{mark::Mark, recorder::Recorder, run::GroupRun},
 };
 
 /// After how long a stop that failed is tried again.
@@ -49,7 +50,11 @@ pub(super) struct Group {
     pub running: Option<Epoch>,
     /// A stop that has failed so far, and when it is tried again: the core waits for its report.
     pub stopping: Option<(Epoch, Nanos)>,
-    /// What could not be stopped, as was last reported.
+    /// What operators have switched.
+    pub mode: Mode,
+    /// How the resources run, as was last reported.
+    pub told: Option<GroupRun>,
+    /// What could not be stopped.
     pub blocked: Option<String>,
     pub schedule: Option<Schedule>,
     /// Why it could not be taken over here, as was last reported.
@@ -73,6 +78,8 @@ impl Group {
             shared,
             running: None,
             stopping: None,
+            mode: Mode::default(),
+            told: None,
             blocked: None,
             schedule: None,
             unready: None,
@@ -102,6 +109,7 @@ impl Group {
             self.repeat_announcement().await;
             self.look().await;
             self.look_for_readiness().await;
+            self.tell_run();
         }
     }
 
@@ -132,6 +140,9 @@ impl Group {
             Job::Drain(_, epoch) => self.drain(epoch).await,
             Job::Stop(_, epoch) => self.stop(epoch).await,
             Job::Announce(_) if self.running.is_some() => self.schedule = Some(Schedule::from(clock::now())),
+            Job::Mode { maintenance, unmanaged, .. } => self.mode = Mode { maintenance, unmanaged },
+            Job::Restart(_, resource) => self.restart(&resource).await,
+            Job::Cleanup(_, resource) => self.clean_up(resource.as_deref()),
             Job::Died(_, resource, status) => self.died(&resource, &status).await,
             Job::Network(event) => {
                 let missed = self.inbox.events.taken();
@@ -176,27 +187,27 @@ impl Group {
         self.running = None;
         self.schedule = None;
         let context = self.context(epoch);
-        let all = self.stack.all();
+        let managed = self.managed();
+        for at in &managed {
+            self.stack.slots[*at].condition = Condition::Stopping;
+        }
+        self.tell_run();
         let Self { stack, inbox, .. } = self;
-        let work = ordered(stack, &all, Direction::Down, |slot| stop(slot, context.clone()), |_| {});
+        let work = ordered(stack, &managed, Direction::Down, |slot| stop(slot, context.clone()), |_| {});
         let Some(stopped) = inbox.unless(ends_stop, work).await else { return };
-        let failures: Vec<String> = stopped.into_iter().filter_map(|s| Some(s.result.err()?.to_string())).collect();
+        let mut failures: Vec<String> = stopped.into_iter().filter_map(|s| Some(s.result.err()?.to_string())).collect();
+        if failures.is_empty() {
+            failures.extend(self.unmanaged_that_runs().await);
+        }
         if failures.is_empty() {
             self.stopping = None;
-            self.blocked(None);
+            self.blocked = None;
+            self.tell_run();
             self.shared.recorder.mark(clock::now(), Mark::Stopped { group: self.id.clone(), epoch });
             return self.report(Report::Stopped(self.id.clone(), epoch));
         }
         self.stopping = Some((epoch, clock::now() + STOP_AGAIN));
-        self.blocked(Some(failures.join("; ")));
-    }
-
-    /// Reports what cannot be stopped, whenever that changes.
-    fn blocked(&mut self, reason: Option<String>) {
-        if self.blocked != reason {
-            self.blocked.clone_from(&reason);
-            self.report(Report::Blocked(self.id.clone(), reason));
-        }
+        self.blocked = Some(failures.join("; "));
     }
 
     /// Tries again what could not be stopped.

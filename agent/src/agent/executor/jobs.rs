@@ -1,9 +1,12 @@
 //! What the executor is asked, and what it answers.
 
+use std::collections::BTreeSet;
+
 use crate::{
     agent::mail::Mail,
     cluster::ids::{Epoch, GroupId, Index, VoterId},
     netlink::watch::Event,
+    telemetry::run::GroupRun,
 };
 
 /// What the executor is asked to do.
@@ -45,6 +48,19 @@ pub enum Job {
     Died(GroupId, String, String),
     /// Something changed in the network.
     Network(Event),
+    /// What operators have switched of a group. A group of which nothing was told is not in maintenance, and all of it is managed.
+    Mode {
+        /// The group.
+        group: GroupId,
+        /// Whether failures are only reported.
+        maintenance: bool,
+        /// Its resources that are neither started, stopped nor restarted.
+        unmanaged: BTreeSet<String>,
+    },
+    /// Stop a resource of a group that runs here, and what requires it, and start them again.
+    Restart(GroupId, String),
+    /// Forget what failed of a resource, or of all of the group, and try again at once what could not be stopped.
+    Cleanup(GroupId, Option<String>),
     /// End the group's task.
     End,
 }
@@ -60,6 +76,9 @@ impl Job {
             | Self::Drain(group, _)
             | Self::Stop(group, _)
             | Self::Announce(group)
+            | Self::Mode { group, .. }
+            | Self::Restart(group, _)
+            | Self::Cleanup(group, _)
             | Self::Died(group, ..) => Some(group),
             Self::Look | Self::Network(_) | Self::End => None,
         }
@@ -83,8 +102,8 @@ pub enum Report {
     Readiness(GroupId, Option<String>),
     /// A resource of a running group failed beyond what a restart in place mends: the group is to be given up.
     Failed(GroupId, Epoch, String),
-    /// What of the group cannot be stopped, or `None`: all is well again. The group stays where it is meanwhile.
-    Blocked(GroupId, Option<String>),
+    /// How the group's resources run here now; told at each change.
+    Run(GroupId, GroupRun),
     /// The group could not be started; what was started of it has been stopped.
     StartFailed(GroupId, Epoch, String),
 }

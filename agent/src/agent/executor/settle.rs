@@ -99,6 +99,9 @@ pub(super) fn stop<'s>(slot: &'s mut Slot, context: Context) -> BoxFuture<'s, Re
             Ok(()) => Condition::Stopped,
             Err(error) => Condition::Stuck(error.to_string()),
         };
+        if let Err(error) = &result {
+            slot.last_error = Some(error.to_string());
+        }
         result
     })
 }

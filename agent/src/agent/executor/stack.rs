@@ -27,12 +27,16 @@ pub struct Slot {
     pub resource: Box<dyn Resource>,
     /// Its name within its group, for `requires` and orders.
     pub name: String,
+    /// The word of its kind, for people.
+    pub kind: &'static str,
     /// The slots that must run before it.
     pub requires: Vec<usize>,
     /// What its failure means.
     pub policy: Policy,
     /// What it does.
     pub condition: Condition,
+    /// What failed last.
+    pub last_error: Option<String>,
 }
 
 /// What a resource's failure means.
@@ -68,9 +72,9 @@ pub enum Condition {
 
 impl Slot {
     /// A resource that sees to itself and requires nothing.
-    pub fn plain(name: &str, resource: Box<dyn Resource>) -> Self {
+    pub fn plain(name: &str, kind: &'static str, resource: Box<dyn Resource>) -> Self {
         let (requires, policy, condition) = (Vec::new(), Policy::Own, Condition::Stopped);
-        Self { resource, name: name.to_owned(), requires, policy, condition }
+        Self { resource, name: name.to_owned(), kind, requires, policy, condition, last_error: None }
     }
 
     /// How often it is looked at while it runs.
@@ -91,10 +95,5 @@ impl Stack {
             }
             found.extend(more);
         }
-    }
-
-    /// All slots.
-    pub fn all(&self) -> BTreeSet<usize> {
-        (0..self.slots.len()).collect()
     }
 }

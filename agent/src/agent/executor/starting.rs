@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures::future::BoxFuture;
-use tracing::{error, warn};
+use tracing::{error, info};
 
 use super::{
     Report,
@@ -73,14 +73,21 @@ impl Group {
         let policy = self.stack.slots[at].policy;
         error!(group = %self.id, resource = self.stack.slots[at].name, reason, "a resource has failed");
         self.stack.slots[at].condition = Condition::Failed(reason.clone());
-        if policy == Policy::Ignore {
+        self.stack.slots[at].last_error = Some(reason.clone());
+        if policy == Policy::Ignore || self.mode.maintenance {
             self.failures.note(at, clock::now(), self.stack.failure_timeout);
             return;
         }
         if let Err(reason) = self.may_restart(at, &reason) {
             return self.give_up(epoch, reason);
         }
+        self.again(at, epoch).await;
+    }
+
+    /// Stops a slot and what requires it, and starts them again.
+    pub(super) async fn again(&mut self, at: usize, epoch: Epoch) {
         let affected = self.stack.dependents(&BTreeSet::from([at]));
+        let affected = affected.intersection(&self.managed()).copied().collect();
         let brought = match self.stop_some(&affected, epoch).await {
             None => return,
             Some(Err(reason)) => Brought::GivenUp(reason),
@@ -93,7 +100,7 @@ impl Group {
             Brought::Interrupted => {}
             Brought::GivenUp(reason) => self.give_up(epoch, reason),
             Brought::Up => {
-                warn!(group = %self.id, resource = self.stack.slots[at].name, "restarted in place");
+                info!(group = %self.id, resource = self.stack.slots[at].name, "it runs again");
                 self.look_later();
             }
         }
@@ -111,8 +118,14 @@ impl Group {
     async fn bring_up(&mut self, epoch: Epoch) -> Brought {
         loop {
             let down = |slot: &Slot| slot.condition != Condition::Running;
-            let slots: BTreeSet<usize> =
-                self.stack.slots.iter().enumerate().filter(|(_, slot)| down(slot)).map(|(at, _)| at).collect();
+            let managed = self.managed();
+            let mut slots = BTreeSet::new();
+            for (at, slot) in self.stack.slots.iter_mut().enumerate().filter(|(at, s)| managed.contains(at) && down(s))
+            {
+                slot.condition = Condition::Starting;
+                slots.insert(at);
+            }
+            self.tell_run();
             let context = self.context(epoch);
             let addresses = self.stack.addresses;
             let Self { stack, inbox, shared, .. } = self;
@@ -181,6 +194,7 @@ fn start<'s>(
         let result = settle(slot.resource.as_mut(), Operation::Start, |r| r.start(&context)).await;
         if let Err(error) = result {
             slot.condition = Condition::Failed(error.to_string());
+            slot.last_error = Some(error.to_string());
             return Err(error);
         }
         slot.condition = Condition::Running;

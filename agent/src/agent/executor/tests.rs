@@ -15,7 +15,10 @@ use crate::{
     cluster::ids::VoterId,
     netlink::{link::Link, watch::Event},
     resources::{Context, Health, Operation, Resource, ResourceError, Timeouts, Work},
-    telemetry::history::History,
+    telemetry::{
+        history::History,
+        run::{GroupRun, RunState},
+    },
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -80,7 +83,7 @@ pub(super) fn group() -> GroupId {
 }
 
 fn executor(resource: Stubborn) -> (Executor, UnboundedReceiver<Input>) {
-    start(Stack { slots: vec![Slot::plain("stubborn", Box::new(resource))], ..Stack::default() })
+    start(Stack { slots: vec![Slot::plain("stubborn", "test", Box::new(resource))], ..Stack::default() })
 }
 
 /// An executor of one group.
@@ -99,7 +102,8 @@ pub(super) fn start(stack: Stack) -> (Executor, UnboundedReceiver<Input>) {
     (Executor::start(BTreeMap::from([(group(), stack)]), surroundings).unwrap(), told)
 }
 
-pub(super) fn next(told: &mut UnboundedReceiver<Input>) -> Report {
+/// The next report, whatever it is.
+fn report(told: &mut UnboundedReceiver<Input>) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let input = runtime.block_on(async { tokio::time::timeout(LIMIT, told.recv()).await });
     match input.expect("a report within the limit") {
@@ -108,12 +112,35 @@ pub(super) fn next(told: &mut UnboundedReceiver<Input>) -> Report {
     }
 }
 
+/// The next report but for those of how resources run.
+pub(super) fn next(told: &mut UnboundedReceiver<Input>) -> Report {
+    loop {
+        match report(told) {
+            Report::Run(..) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Waits until the group is blocked, and says why.
+fn blocked(told: &mut UnboundedReceiver<Input>) -> String {
+    loop {
+        match report(told) {
+            Report::Run(id, GroupRun { blocked: Some(why), resources }) => {
+                assert_eq!((id, resources[0].state), (group(), RunState::Blocked));
+                return why;
+            }
+            Report::Run(..) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn a_stop_that_fails_is_tried_until_it_can_be_reported() {
     let (executor, mut told) = executor(Stubborn { stops_to_fail: 2, hold: None, looks: Arc::default() });
     executor.send(Job::Stop(group(), 4));
-    assert!(matches!(next(&mut told), Report::Blocked(id, Some(why)) if id == group() && why.contains("it will not")));
-    assert!(matches!(next(&mut told), Report::Blocked(_, None)));
+    assert!(blocked(&mut told).contains("it will not"));
     assert!(matches!(next(&mut told), Report::Stopped(id, 4) if id == group()));
     executor.send(Job::Start { group: group(), epoch: 5, after_flows: false });
     assert!(matches!(next(&mut told), Report::Started(_, 5)));

@@ -32,6 +32,7 @@ impl Group {
         self.running.is_some()
             && slot.interval().is_some()
             && matches!(slot.condition, Condition::Running | Condition::Failed(_))
+            && !self.mode.unmanaged.contains(&slot.name)
     }
 
     /// The next looks are an interval away.
@@ -79,7 +80,8 @@ impl Group {
             };
             match slot.policy {
                 Policy::Own => warn!(group = %self.id, ill, "a resource is ill"),
-                Policy::Ignore if matches!(slot.condition, Condition::Failed(_)) => {}
+                _ if matches!(slot.condition, Condition::Failed(_))
+                    && (slot.policy == Policy::Ignore || self.mode.maintenance) => {}
                 Policy::Restart | Policy::Move | Policy::Ignore => failed = failed.or(Some((at, ill))),
             }
         }
