@@ -171,8 +171,9 @@ fn settled<T>(answer: Result<Result<T, OrderRefused>, Elapsed>) -> Result<T, Ord
 
 fn late() -> OrderError {
     OrderError {
-            kind: ErrorKind::Timeout,
-            message: "the agent's core gave no answer in 3 s: it is still looking for the other voters, or stuck; see its log"
-            .to_owned(),
+        kind: ErrorKind::Timeout,
+        message:
+            "the agent's core gave no answer in 3 s: it is still looking for the other voters, or stuck; see its log"
+                .to_owned(),
     }
 }

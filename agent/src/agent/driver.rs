@@ -5,7 +5,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io, os::fd::OwnedFd,
+    io,
+    os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
@@ -252,9 +253,11 @@ impl Driver {
                 self.core.on_readiness(now, &group, unready);
             }
             Report::Run(group, run) => {
-                if let Some(why) = run.blocked.as_ref().filter(|why| {
-                    self.runs.get(&group).and_then(|known| known.blocked.as_ref()) != Some(*why)
-                }) {
+                if let Some(why) = run
+                    .blocked
+                    .as_ref()
+                    .filter(|why| self.runs.get(&group).and_then(|known| known.blocked.as_ref()) != Some(*why))
+                {
                     error!(%group, why, "the group is blocked: it stays here until it can be stopped");
                 }
                 self.runs.insert(group, run);

@@ -135,7 +135,20 @@ impl Executor {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let groups = groups
             .into_iter()
-            .map(|(id, stack)| (id, Group { stack, running: None, stopping: None, schedule: None, unready: None, unmanaged: BTreeSet::new(), maintenance: false }))
+            .map(|(id, stack)| {
+                (
+                    id,
+                    Group {
+                        stack,
+                        running: None,
+                        stopping: None,
+                        schedule: None,
+                        unready: None,
+                        unmanaged: BTreeSet::new(),
+                        maintenance: false,
+                    },
+                )
+            })
             .collect();
         let mut work = Loop {
             groups,
@@ -365,7 +378,8 @@ impl Loop {
         group.schedule = None;
         let context = Context { group: id.clone(), epoch };
         let unmanaged = &group.unmanaged;
-        let managed = group.stack.resources.iter_mut().rev().filter(|r| !unmanaged.contains(switched::name_in(id, r.as_ref())));
+        let managed =
+            group.stack.resources.iter_mut().rev().filter(|r| !unmanaged.contains(switched::name_in(id, r.as_ref())));
         let managed = managed.map(|resource| &mut **resource as _);
         let failures = each(&self.runtime, managed, Operation::Stop, |r| r.stop(&context));
         for error in &failures {

@@ -5,7 +5,8 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use super::driver::Driver;
 use crate::{
     api::status::{
-        FrontStatus, GroupStatus, LeaseStatus, Life, LinkStatus, MoveStatus, NodeRun, StatusReport, VipStatus, VoterStatus,
+        FrontStatus, GroupStatus, LeaseStatus, Life, LinkStatus, MoveStatus, NodeRun, StatusReport, VipStatus,
+        VoterStatus,
     },
     cluster::{
         command::GateRole,

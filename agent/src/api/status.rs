@@ -263,7 +263,9 @@ impl GroupStatus {
             ));
         }
         found.extend(self.unmanaged.iter().map(|r| {
-            format!("{r} of {name} is unmanaged: nobody starts or stops it; `baton resource manage {name} {r}` ends that")
+            format!(
+                "{r} of {name} is unmanaged: nobody starts or stops it; `baton resource manage {name} {r}` ends that"
+            )
         }));
         for NodeRun { node, run } in &self.runs {
             found.extend(run.resources.iter().filter(|r| r.state == RunState::Failed).map(|r| {
@@ -373,7 +375,10 @@ impl StatusReport {
             }
         }
         found.extend(self.voters.iter().filter(|v| v.maintenance).map(|v| {
-            format!("{} is in maintenance: nothing moves from or to it; `baton maintenance off --node {}` ends it", v.name, v.name)
+            format!(
+                "{} is in maintenance: nothing moves from or to it; `baton maintenance off --node {}` ends it",
+                v.name, v.name
+            )
         }));
         found.extend(
             self.voters

@@ -172,8 +172,13 @@ pub(super) fn group_details(s: &StatusReport, g: &GroupStatus) -> String {
         }
         _ = writeln!(out, "\non {node}{}:\n{}", if here { " (this)" } else { "" }, table.trim_fmt());
     }
-    if let Some(owner) = g.owner.as_ref().filter(|owner| **owner != s.node && g.runs.iter().all(|r| r.node != **owner)) {
-        _ = writeln!(out, "\nhow its resources run is told by the agent on {owner}: `baton group show {}` there", g.name);
+    if let Some(owner) = g.owner.as_ref().filter(|owner| **owner != s.node && g.runs.iter().all(|r| r.node != **owner))
+    {
+        _ = writeln!(
+            out,
+            "\nhow its resources run is told by the agent on {owner}: `baton group show {}` there",
+            g.name
+        );
     }
     out.truncate(out.trim_end().len());
     out

@@ -146,6 +146,8 @@ pub enum OrderRefused {
 const fn ended(why: Held) -> &'static str {
     match why {
         Held::Stopped => "`baton group start` ends that",
-        Held::Cluster | Held::Group | Held::Owner(_) => "`baton maintenance off` (with --node or --group, as it was switched on) ends that",
+        Held::Cluster | Held::Group | Held::Owner(_) => {
+            "`baton maintenance off` (with --node or --group, as it was switched on) ends that"
+        }
     }
 }

@@ -177,7 +177,8 @@ impl Scrape {
     fn encode_switches(&self, out: &mut Out<'_>) -> fmt::Result {
         let groups = || self.snapshot.groups.iter();
         let scopes = self.snapshot.maintenance.iter();
-        let cluster = (!scopes.clone().any(|(scope, _)| *scope == "cluster")).then_some(([("scope", "cluster"), ("name", "")], 0.0));
+        let cluster = (!scopes.clone().any(|(scope, _)| *scope == "cluster"))
+            .then_some(([("scope", "cluster"), ("name", "")], 0.0));
         let on = scopes.map(|(scope, name)| ([("scope", *scope), ("name", &**name)], 1.0));
         out.gauges(
             "maintenance",
@@ -199,7 +200,8 @@ impl Scrape {
             "resource_state",
             "What the resource does on this node, always 1",
             None,
-            resources().map(|(group, r)| ([("group", group), ("resource", &*r.name), ("state", r.state.as_str())], 1.0)),
+            resources()
+                .map(|(group, r)| ([("group", group), ("resource", &*r.name), ("state", r.state.as_str())], 1.0)),
         )?;
         out.gauges(
             "resource_failures",

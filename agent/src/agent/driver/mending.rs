@@ -53,8 +53,7 @@ impl Driver {
         };
         self.mendings.last += 1;
         let number = self.mendings.last;
-        let mut mending =
-            Mending { reply, waiting: BTreeSet::new(), answers: BTreeMap::new(), until: now + PATIENCE };
+        let mut mending = Mending { reply, waiting: BTreeSet::new(), answers: BTreeMap::new(), until: now + PATIENCE };
         let silent = self.core.silent();
         for node in concerned {
             if node == self.me {
