@@ -39,6 +39,9 @@ pub struct State {
     /// What operators have switched on.
     #[serde(default)]
     pub switches: BTreeSet<Switch>,
+    /// Groups that lost their owner while it was in maintenance: they wait for that to end.
+    #[serde(default)]
+    pub waiting: BTreeMap<GroupId, VoterId>,
 }
 
 /// What the log says about a voter.

@@ -32,7 +32,7 @@ pub use self::{
     diagnostic::{ConfigError, Mistake},
     groups::{GROUPS_MAX, VIPS_MAX},
     key::{ClusterKey, KeyError},
-    kinds::Kind,
+    kinds::{Kind, Script},
     model::{
         Config, DrainMode, Group, Haproxy, Hook, Link, Managed, OnFailed, OnFailure, Resource, Shared, This, Vip, Voter,
     },

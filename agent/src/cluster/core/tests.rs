@@ -4,6 +4,7 @@ mod chaos;
 mod lab;
 mod orders;
 mod restarts;
+mod switches;
 
 use lab::{Lab, g, v};
 

@@ -37,6 +37,9 @@ impl State {
                 .collect();
             for (id, to) in moves {
                 let to = to.filter(|_| !held.contains(id));
+                if to.is_none() && self.groups.get(id).is_some_and(|g| g.owner == Some(node)) {
+                    self.note_waiting(id, node);
+                }
                 let Some(g) = self.groups.get_mut(id) else {
                     continue;
                 };

@@ -35,6 +35,7 @@ impl State {
         g.movement = None;
         g.cause = reason;
         g.since = index;
+        self.note_waiting(id, node);
         Ok(vec![Effect::Owner { group: id.clone(), epoch, from: Some(node), to: None, cause: reason }])
     }
 
@@ -55,6 +56,7 @@ impl State {
             return Err(Refusal::OtherMovement(id.clone()));
         }
         self.check_held(id, to)?;
+        self.waiting.remove(id);
         let g = self.group_mut(id, epoch)?;
         Ok(vec![g.hand_over(id, index, Some(to), cause)])
     }

@@ -20,7 +20,7 @@ pub enum Held {
     Cluster,
     /// The group is in maintenance.
     Group,
-    /// Its owner is in maintenance.
+    /// Its owner, or the node that owned it last, is in maintenance.
     Owner(VoterId),
 }
 
@@ -43,7 +43,7 @@ impl State {
 
     /// Why the group is in maintenance where it is, if it is: nothing of it is moved, started again or stopped on anybody's own accord.
     pub fn maintenance(&self, group: &GroupId) -> Option<Held> {
-        let owner = self.groups.get(group).and_then(|g| g.owner);
+        let owner = self.groups.get(group).and_then(|g| g.owner).or_else(|| self.waiting.get(group).copied());
         if self.is_on(|| Switch::Maintenance(Scope::Cluster)) {
             Some(Held::Cluster)
         } else if self.is_on(|| Switch::Maintenance(Scope::Group(group.clone()))) {
@@ -94,12 +94,23 @@ impl State {
                 }
             }
         }
+        if let (Switch::Maintenance(Scope::Node(node)), false) = (what, on) {
+            self.waiting.retain(|_, of| of != node);
+        }
         let changed = if on { self.switches.insert(what.clone()) } else { self.switches.remove(what) };
         Ok(if changed { vec![Effect::Switched(what.clone(), on)] } else { Vec::new() })
+    }
+
+    /// The node has the group no longer, and nobody has. In maintenance of the node it waits for the end of that.
+    pub(super) fn note_waiting(&mut self, group: &GroupId, node: VoterId) {
+        if self.in_maintenance(node) {
+            self.waiting.insert(group.clone(), node);
+        }
     }
 
     /// The group is gone, and what was switched of it.
     pub(super) fn forget_switches(&mut self, group: &GroupId) {
         self.switches.retain(|switch| switch.group() != Some(group));
+        self.waiting.remove(group);
     }
 }
