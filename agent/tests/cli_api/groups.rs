@@ -73,7 +73,10 @@ fn a_group_that_cannot_be_stopped_is_loud() {
     }
     let (code, _, error) = baton(&servers, "group stop web");
     assert_eq!(code, Some(5));
-    assert!(error.contains("web is blocked on lb1: data could not be stopped") && error.contains("cleanup web"), "{error}");
+    assert!(
+        error.contains("web is blocked on lb1: data could not be stopped") && error.contains("cleanup web"),
+        "{error}"
+    );
     let (_, table, _) = baton(&servers, "status");
     assert!(table.contains("BLOCKED on lb1") && table.contains("warning: web is blocked on lb1: data"), "{table}");
     assert!(servers.get("/", "text/html").contains("BLOCKED on lb1"));
@@ -112,7 +115,10 @@ fn resources_are_restarted_left_alone_and_cleaned_up() {
     assert!(error.contains("daemon is unmanaged"), "{error}");
     let (code, _, error) = baton(&servers, "resource restart web date");
     assert_eq!(code, Some(3));
-    assert!(error.contains("has no resource \"date\" (did you mean \"data\"?)") && error.contains("data, daemon, vip"), "{error}");
+    assert!(
+        error.contains("has no resource \"date\" (did you mean \"data\"?)") && error.contains("data, daemon, vip"),
+        "{error}"
+    );
 
     let (code, said, _) = baton(&servers, "resource unmanage web data");
     assert_eq!(code, Some(0));
