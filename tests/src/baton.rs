@@ -6,7 +6,10 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write as _},
     net::IpAddr,
-    os::unix::{fs::symlink, net::UnixStream},
+    os::unix::{
+        fs::{PermissionsExt as _, symlink},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -86,6 +89,10 @@ pub struct Baton {
     placement: String,
     /// Further lines of the group's HAProxy, if it has one.
     haproxy: Option<String>,
+    /// The group's `[[group.resource]]` sections, as they stand in the file.
+    resources: String,
+    /// Programs in the lab's folder, by name.
+    programs: Vec<(String, String)>,
 }
 
 impl Baton {
@@ -101,6 +108,8 @@ impl Baton {
             bare: BTreeSet::new(),
             placement: String::new(),
             haproxy: None,
+            resources: String::new(),
+            programs: Vec::new(),
         }
     }
 
@@ -129,6 +138,20 @@ impl Baton {
     #[must_use]
     pub fn with_haproxy(mut self, lines: &str) -> Self {
         self.haproxy = Some(lines.to_owned());
+        self
+    }
+
+    /// The group's resources: sections `[[group.resource]]` as they stand in the file. `{lab}` is replaced by the lab's folder.
+    #[must_use]
+    pub fn with_resources(mut self, sections: &str) -> Self {
+        sections.clone_into(&mut self.resources);
+        self
+    }
+
+    /// An executable file in the lab's folder.
+    #[must_use]
+    pub fn with_program(mut self, name: &str, text: &str) -> Self {
+        self.programs.push((name.to_owned(), text.to_owned()));
         self
     }
 
@@ -193,6 +216,11 @@ impl Baton {
         let key = lab.home().path().join("cluster.key");
         let made = Command::new(Self::program()?).arg("keygen").arg(&key).output().context("cannot run `baton`")?;
         ensure!(made.status.success(), "`baton keygen` failed: {}", String::from_utf8_lossy(&made.stderr));
+        for (name, text) in &self.programs {
+            let path = lab.home().path().join(name);
+            fs::write(&path, text)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        }
         for machine in lab.voters() {
             let folder = Self::folder(lab, machine);
             for part in ["data", "run", "bpf"] {
@@ -254,6 +282,8 @@ impl Baton {
             let files: Vec<_> = lab.nodes.iter().map(file).collect();
             write!(text, "\n[[group.haproxy]]\nconfig = {{ {} }}\n{lines}\n", files.join(", ")).unwrap_or_default();
         }
+        write!(text, "\n{}\n", self.resources.replace("{lab}", &lab.home().path().display().to_string()))
+            .unwrap_or_default();
         for vip in &self.vips {
             // Those of the front's own networks carry its prefix; all others stand for themselves.
             let prefix = match vip {
