@@ -1,6 +1,7 @@
 //! The warnings: each comes when it is true, and none when all is well.
 
 use super::*;
+use crate::telemetry::run::ResourceState;
 
 fn voter(id: u8, role: Role) -> VoterStatus {
     VoterStatus {
@@ -127,4 +128,43 @@ fn asking_twice_adds_nothing() {
     report.find_warnings();
     report.find_warnings();
     assert_eq!(report.warnings.len(), 1);
+}
+
+#[test]
+fn switches_and_failures_are_seen_at_once() {
+    let one = |change: fn(&mut StatusReport), words: &str| {
+        let found = warnings(change);
+        assert!(found.iter().any(|w| w.contains(words)), "no \"{words}\" in {found:?}");
+    };
+    one(|r| r.maintenance = true, "the cluster is in maintenance");
+    one(|r| r.voters[1].maintenance = true, "`baton maintenance off --node v2` ends it");
+    one(|r| r.groups[0].maintenance = true, "`baton maintenance off --group web` ends it");
+    one(|r| r.groups[0].stopped = true, "`baton group start web` starts it");
+    one(|r| r.groups[0].unmanaged.push("data".into()), "`baton resource manage web data` ends that");
+    let of = |state, last_error: Option<&str>| ResourceState {
+        name: "data".into(),
+        kind: "script".into(),
+        state,
+        since: 0,
+        failures: 1,
+        last_error: last_error.map(Into::into),
+    };
+    let run = |blocked: Option<&str>, resource| NodeRun {
+        node: "v2".into(),
+        run: GroupRun { blocked: blocked.map(Into::into), resources: vec![resource] },
+    };
+    let mut report = healthy();
+    report.groups[0].runs = vec![run(Some("data is busy"), of(RunState::Blocked, None))];
+    assert_eq!(report.groups[0].remarks(), ["BLOCKED on v2"]);
+    report.find_warnings();
+    assert_eq!(report.warnings, ["web is blocked on v2: data is busy"]);
+    let mut report = healthy();
+    report.groups[0].runs = vec![run(None, of(RunState::Failed, Some("exit status 7")))];
+    report.find_warnings();
+    assert_eq!(report.warnings, ["data of web has failed on v2: exit status 7"]);
+
+    let mut report = healthy();
+    (report.groups[0].stopped, report.groups[0].owner, report.groups[0].serving_here) = (true, None, false);
+    report.find_warnings();
+    assert_eq!(report.warnings.len(), 1, "what was ordered is no outage: {:?}", report.warnings);
 }

@@ -34,6 +34,7 @@ pub use super::{
     settings::{FAILURE_EXPIRES, GroupSettings, OrderRefused, Settings},
 };
 
+mod requests;
 #[cfg(test)]
 mod tests;
 
@@ -311,17 +312,6 @@ impl Core {
         self.wake = Some(now);
         let refused_for = self.settings.group(group).map_or(FAILURE_EXPIRES, |g| g.refused_for);
         self.transitions.failed(now, group, epoch, refused_for);
-    }
-
-    /// Whether the group's resources run here, at the epoch of the log.
-    pub fn runs(&self, group: &GroupId) -> bool {
-        self.transitions.running().any(|id| id == group)
-    }
-
-    /// An operator has mended the group here: this node refuses it no longer for what failed. Returns whether it did.
-    pub fn cleanup(&mut self, now: Nanos, group: &GroupId) -> bool {
-        self.wake = Some(now);
-        self.transitions.cleanup(now, group)
     }
 
     /// The agent is to stop in an orderly way: give up every group and the leadership. Cannot be taken back.
