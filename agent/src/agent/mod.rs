@@ -391,12 +391,15 @@ fn core_settings(config: &Config, incarnation: Incarnation, adopted: BTreeMap<Gr
         stickiness: g.stickiness,
         failback: g.failback,
         stops_first: g.stop_limit(),
+        constraints: g.constraints.clone(),
     });
+    let rooms = config.shared.voters.values().filter_map(|v| Some((v.id, v.capacity?.room())));
     Settings {
         me: config.this.id,
         role: config.me().map_or(Role::Arbiter, |me| me.role),
         voters: config.shared.roles(),
         groups: groups.collect(),
+        rooms: rooms.collect(),
         timing: config.shared.timing,
         incarnation,
         adopted,

@@ -430,7 +430,17 @@ impl Core {
         except: Option<VoterId>,
         load: &BTreeMap<VoterId, usize>,
     ) -> Option<VoterId> {
-        placement::choose(&self.sight(self.now), group, except, load)
+        use super::placement::{Unfit, world::Failback};
+        let mut world = placement::gather(&self.sight(self.now), None, |_, _| None, |_| Failback::Off);
+        let asked = world.groups.get_mut(group)?;
+        asked.owner = None;
+        let candidates = self.explain(group)?.candidates;
+        asked.against = candidates.into_iter().map(|c| (c.node, c.against)).collect();
+        if let Some(against) = except.and_then(|n| asked.against.get_mut(&n)) {
+            against.push(Unfit::Silent);
+        }
+        world.nodes.iter_mut().for_each(|(id, node)| node.load = load.get(id).copied().unwrap_or(0));
+        placement::plan(&world).places.get(group)?.node
     }
 
     fn sight(&self, now: Nanos) -> Sight<'_> {

@@ -6,6 +6,7 @@ use super::{
     command::GateRole,
     ids::{Epoch, GroupId, Incarnation, Nanos, Role, VoterId},
     mutations::Mutations,
+    placement::{Constraints, Room},
     timing::Timing,
 };
 
@@ -20,6 +21,8 @@ pub struct Settings {
     pub voters: Vec<(VoterId, Role)>,
     /// All groups of the cluster.
     pub groups: Vec<GroupSettings>,
+    /// What the nodes offer to groups that say what they need; one that is missing offers as much as is asked for.
+    pub rooms: BTreeMap<VoterId, Room>,
     /// The intervals that all voters share.
     pub timing: Timing,
     /// The number of this start; larger than at every earlier start of this machine.
@@ -63,6 +66,8 @@ pub struct GroupSettings {
     /// Set for a group whose resources must not run twice: its owner stops them before it gives the group up, which takes this
     /// long at most, in nanoseconds. A group that is addresses alone is given up when its gate is closed.
     pub stops_first: Option<Nanos>,
+    /// What binds it to other groups and to its node.
+    pub constraints: Constraints,
 }
 
 impl GroupSettings {
@@ -75,6 +80,7 @@ impl GroupSettings {
             stickiness: 0,
             failback: false,
             stops_first: None,
+            constraints: Constraints::default(),
         }
     }
 
@@ -121,6 +127,18 @@ pub enum OrderRefused {
         /// The target.
         node: VoterId,
         /// All that stands against it.
+        reason: String,
+    },
+    /// It would break what binds groups to one another or to their node.
+    #[error(
+        "group {group} cannot be moved to node {node}: {reason}; `baton plan FILE --move {group} NODE` shows what would work"
+    )]
+    Bound {
+        /// The group.
+        group: GroupId,
+        /// The target.
+        node: VoterId,
+        /// All that binds it.
         reason: String,
     },
     /// Nobody leads.

@@ -18,6 +18,7 @@ use baton::{
         entry::Cause,
         ids::{GroupId, Role, VoterId},
         message::Order,
+        placement::Constraints,
         timing::Timing,
     },
     config::{Group, Shared, Vip, Voter},
@@ -100,7 +101,10 @@ impl Backend for Fake {
 fn shared() -> Shared {
     let names = [(1, "lb1", Role::Node), (2, "lb2", Role::Node), (3, "arbiter", Role::Arbiter)];
     let voter = |(id, name, role): (u8, &str, Role)| {
-        (VoterId(id), Voter { id: VoterId(id), name: name.into(), role, links: Vec::new(), front: Vec::new() })
+        (
+            VoterId(id),
+            Voter { id: VoterId(id), name: name.into(), role, links: Vec::new(), front: Vec::new(), capacity: None },
+        )
     };
     let vip = Vip { address: Ipv4Addr::new(192, 0, 2, 10).into(), prefix: 24, device: BTreeMap::new() };
     let web = Group {
@@ -112,6 +116,10 @@ fn shared() -> Shared {
         vips: vec![vip],
         drain_timeout_ns: 300_000_000_000,
         haproxies: Vec::new(),
+        resources: Vec::new(),
+        migration_threshold: 3,
+        failure_timeout_ns: 600_000_000_000,
+        constraints: Constraints::default(),
     };
     Shared {
         name: "lb".into(),

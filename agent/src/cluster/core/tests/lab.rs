@@ -93,7 +93,8 @@ impl Lab {
         let timing = Timing::QUICK;
         let mutations = Mutations::default();
         let (me, role, incarnation, adopted) = (v(1), Role::Node, 1, BTreeMap::new());
-        let settings = Settings { me, role, voters, groups, timing, incarnation, adopted, mutations };
+        let rooms = BTreeMap::new();
+        let settings = Settings { me, role, voters, groups, rooms, timing, incarnation, adopted, mutations };
         let mut lab = Self {
             now: 1_000_000_000,
             hosts: BTreeMap::new(),
