@@ -180,6 +180,7 @@ pub(super) fn check(
         for key in ["after", "with"] {
             net.check_circle(key, name, m);
         }
+        net.check_followed(name, m);
         net.check_apart(name, m);
         net.check_leads(name, groups, voters, m);
         if let Some(group) = groups.get(&GroupId::new(&name.value)) {
@@ -252,6 +253,20 @@ impl<'r> Net<'r> {
             let steps: Vec<&str> = [&name.value].into_iter().chain(way.iter().copied()).map(String::as_str).collect();
             let message = format!("`{key}` goes round in a circle: {}", steps.join(" → "));
             m.error(&first.span, message, "take one of them out");
+        }
+    }
+
+    /// Who comes after its own follower waits for it for ever: the follower waits until it is there.
+    fn check_followed(&self, name: &'r At<String>, m: &mut Mistakes<'_>) {
+        for first in self.of("after", &name.value) {
+            if self.reach("with", &first.value).contains_key(&name.value) {
+                let message = format!("\"{}\" comes after \"{}\", which is with it", name.value, first.value);
+                let help = format!(
+                    "\"{}\" starts only where \"{}\" is already: take one of the two out",
+                    first.value, name.value
+                );
+                m.error(&first.span, message, help);
+            }
         }
     }
 

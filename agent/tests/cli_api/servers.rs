@@ -184,6 +184,7 @@ pub fn report() -> StatusReport {
             why: "owner <with> a lease".into(),
             vips: vec![VipStatus { address: "192.0.2.10/24".into(), device: "eth0".into(), present: true }],
             candidates: vec!["lb2".into()],
+            against: BTreeMap::new(),
         }],
         fronts: vec![FrontStatus { device: "eth0".into(), up: true, gate: "tcx".into() }],
         warnings: Vec::new(),

@@ -116,9 +116,9 @@ impl Case {
         Ok(Self { reason: file.reason, world, expected: file.expect, names, order, summary: file.summary })
     }
 
-    /// Whether the plan, carried out, leaves nothing to do. What comes after itself never starts.
+    /// Whether nothing but the plan changes in this world: nobody is left alone for a while, or just starting.
     pub fn settles(&self) -> bool {
-        !self.world.groups.values().any(|g| g.halt.is_some())
+        !self.world.groups.values().any(|g| g.halt.is_some() || (g.owner.is_some() && !g.running))
     }
 
     /// The plan in words; of an order that is refused, why.

@@ -38,8 +38,6 @@ impl Trial {
 pub(super) struct Desk<'w> {
     world: &'w World,
     net: &'w Relations<'w>,
-    /// Groups that are not to be started, because of this one.
-    waiting: &'w BTreeMap<usize, usize>,
     pub at: Vec<Option<VoterId>>,
     pub why: Vec<Why>,
     used: BTreeMap<VoterId, Amount>,
@@ -47,13 +45,17 @@ pub(super) struct Desk<'w> {
     went_back: BTreeSet<usize>,
     /// Whether anything left a node.
     freed: bool,
+    /// The node of a group that is to be stopped: it takes room there until that is certain.
+    leaving: Vec<Option<VoterId>>,
+    /// Groups that are stopped, whatever else is found.
+    gone: Vec<bool>,
     /// Nodes to which groups would go back once they have been better for long enough.
     pub better: BTreeMap<GroupId, VoterId>,
 }
 
 impl<'w> Desk<'w> {
     /// Everything where it is, or where it is being moved to.
-    pub fn new(world: &'w World, net: &'w Relations<'w>, waiting: &'w BTreeMap<usize, usize>) -> Self {
+    pub fn new(world: &'w World, net: &'w Relations<'w>) -> Self {
         let at: Vec<Option<VoterId>> = net.groups.iter().map(|g| g.target.or(g.owner)).collect();
         let mut used: BTreeMap<VoterId, Amount> = world.nodes.keys().map(|n| (*n, Amount::ZERO)).collect();
         for (group, place) in net.groups.iter().zip(&at) {
@@ -64,19 +66,37 @@ impl<'w> Desk<'w> {
         Self {
             world,
             net,
-            waiting,
             why: vec![Why::Kept; at.len()],
             at,
             used,
             load: world.nodes.iter().map(|(n, node)| (*n, node.load)).collect(),
             went_back: BTreeSet::new(),
             freed: false,
+            leaving: vec![None; net.ids.len()],
+            gone: vec![false; net.ids.len()],
             better: BTreeMap::new(),
         }
     }
 
     /// Places everything. What leaves a node makes room, so it goes around until nothing changes.
+    ///
+    /// What has to be stopped keeps its room until all else is decided: else it might find a place after all, and wait for a group
+    /// that waits for it.
     pub fn settle(&mut self) {
+        self.go_around(true);
+        for (m, node) in std::mem::take(&mut self.leaving).into_iter().enumerate() {
+            self.leaving.push(None);
+            if let Some(node) = node {
+                self.gone[m] = true;
+                self.give_back(m, node);
+            }
+        }
+        if self.gone.contains(&true) {
+            self.go_around(false);
+        }
+    }
+
+    fn go_around(&mut self, failback: bool) {
         let bundles = self.net.bundles.len();
         let bound = |lists: &[Vec<usize>]| lists.iter().any(|l| !l.is_empty());
         let bound = bound(&self.net.with) || bound(&self.net.apart) || bound(&self.net.after);
@@ -86,7 +106,7 @@ impl<'w> Desk<'w> {
             for number in 0..bundles {
                 changed |= self.place(number);
             }
-            for number in 0..bundles {
+            for number in (0..bundles).filter(|_| failback) {
                 changed |= self.go_back(number);
             }
             if !changed || !(self.freed || bound) {
@@ -105,6 +125,9 @@ impl<'w> Desk<'w> {
             self.why[lead] = Why::Halted(halt);
             return self.put(bundle, None);
         }
+        if self.gone[lead] {
+            return self.put(bundle, None);
+        }
         let ordered = group.order.filter(|_| !self.went_back.contains(&number));
         if let Some(to) = ordered.filter(|to| self.at[lead] != Some(*to) && group.target.is_none()) {
             let trial = self.trial(bundle, to);
@@ -115,8 +138,8 @@ impl<'w> Desk<'w> {
             }
         }
         let Some(node) = self.at[lead] else {
-            if let Some(first) = self.waiting.get(&lead) {
-                self.why[lead] = Why::After(net.ids[*first].clone());
+            if let Some(first) = self.unstartable(lead) {
+                self.why[lead] = Why::After(first);
                 return self.put(bundle, None);
             }
             return self.choose(bundle, None);
@@ -126,13 +149,17 @@ impl<'w> Desk<'w> {
         } else if let Some(halt) = group.halt.filter(|h| !matches!(h, Halt::Draining(_))) {
             self.why[lead] = Why::Halted(halt);
         } else if let Some(other) = self.ousted(number, node) {
+            if let Some(first) = self.unstartable(lead) {
+                self.why[lead] = Why::After(first);
+                return self.put(bundle, None);
+            }
             return self.choose(bundle, Some((node, Some(other))));
         } else if self.world.nodes.get(&node).is_some_and(|n| n.standby) {
-            let Some(first) = net.after[lead].iter().find(|a| self.at[**a].is_none()) else {
+            let Some(first) = self.unstartable(lead) else {
                 return self.choose(bundle, Some((node, None)));
             };
             // Stopped there, it could not be started elsewhere.
-            self.why[lead] = Why::After(net.ids[*first].clone());
+            self.why[lead] = Why::After(first);
         } else if !matches!(self.why[lead], Why::Kept) && group.owner == Some(node) {
             self.why[lead] = Why::Kept;
         }
@@ -163,8 +190,9 @@ impl<'w> Desk<'w> {
                 self.why[lead] = Why::Ousted(self.net.ids[other].clone());
                 self.put(bundle, None)
             }
-            (_, Some((node, _))) => {
-                self.why[lead] = Why::NowhereElse(against);
+            (best, Some((node, _))) => {
+                let held = self.net.groups[lead].halt.filter(|_| best.is_some());
+                self.why[lead] = held.map_or(Why::NowhereElse(against), Why::Halted);
                 let trial = self.trial(bundle, node);
                 self.put(bundle, Some(Trial { there: keep_lead(trial.there), ..trial }))
             }
@@ -208,6 +236,11 @@ impl<'w> Desk<'w> {
         self.went_back.insert(number);
         self.why[lead] = Why::Back { score: best.score };
         self.put(bundle, Some(best))
+    }
+
+    /// What a group comes after and has no place: the group could not be started.
+    fn unstartable(&self, group: usize) -> Option<GroupId> {
+        self.net.after[group].iter().find(|a| self.at[**a].is_none()).map(|a| self.net.ids[*a].clone())
     }
 
     /// Whether a member would have to wait for another group if it were moved now.
@@ -280,16 +313,18 @@ impl<'w> Desk<'w> {
             let yields = |o: &usize| here && net.bundle_of[*o] != number && !self.goes_first(*o, number);
             let conflicts = net.apart[m].iter().filter(|o| is_there(o) && !yields(o));
             obstacles.extend(conflicts.map(|o| Obstacle::Apart(net.ids[*o].clone())));
-            if !room.holds(used, group.constraints.needs) && !here {
+            let takes_room = here || self.leaving[m] == Some(node);
+            if !takes_room && !room.holds(used, group.constraints.needs) {
                 obstacles.push(Obstacle::Room { needs: group.constraints.needs, used, room });
+            }
+            if self.gone[m] {
+                obstacles.push(Obstacle::Stopping);
             }
             if position > 0 {
                 let absent = net.with[m].iter().filter(|p| **p != m && !is_there(p));
                 obstacles.extend(absent.map(|p| Obstacle::Without(net.ids[*p].clone())));
-                let stopped = |a: &&usize| self.at[**a].is_none() && !here;
-                if let Some(first) = self.waiting.get(&m).or_else(|| net.after[m].iter().find(stopped)) {
-                    obstacles.push(Obstacle::After(net.ids[*first].clone()));
-                }
+                let first = net.after[m].iter().find(|a| self.at[**a].is_none() && !is_there(a));
+                obstacles.extend(first.filter(|_| !here).map(|a| Obstacle::After(net.ids[*a].clone())));
                 match group.halt {
                     Some(halt) if group.owner.is_none() || halt == Halt::Stopped => {
                         obstacles.push(Obstacle::Halted(halt));
@@ -299,7 +334,7 @@ impl<'w> Desk<'w> {
                 }
             }
             if obstacles.is_empty() {
-                used = if here { used } else { used.plus(group.constraints.needs) };
+                used = if takes_room { used } else { used.plus(group.constraints.needs) };
                 trial.score += group.scores.get(&node).copied().unwrap_or(0);
                 let unready = |why: &Vec<Unfit>| why.contains(&Unfit::Unready);
                 trial.unready += usize::from(group.against.get(&node).is_some_and(unready));
@@ -362,20 +397,31 @@ impl<'w> Desk<'w> {
             return false;
         }
         self.freed |= from.is_some();
-        let needs = self.net.groups[m].constraints.needs;
-        if let Some(used) = from.and_then(|n| self.used.get_mut(&n)) {
-            *used = used.minus(needs);
+        let group = self.net.groups[m];
+        let stopping = to.is_none() && group.owner.is_some() && group.halt != Some(Halt::Stopped);
+        let left = self.leaving[m].take().or(from);
+        match left {
+            Some(node) if stopping => self.leaving[m] = Some(node),
+            Some(node) => self.give_back(m, node),
+            None => {}
         }
         if let Some(load) = from.and_then(|n| self.load.get_mut(&n)) {
             *load = load.saturating_sub(1);
         }
         if let Some(used) = to.and_then(|n| self.used.get_mut(&n)) {
-            *used = used.plus(needs);
+            *used = used.plus(group.constraints.needs);
         }
         if let Some(load) = to.and_then(|n| self.load.get_mut(&n)) {
             *load += 1;
         }
         true
+    }
+
+    /// The room that a group took on a node is free again.
+    fn give_back(&mut self, m: usize, node: VoterId) {
+        if let Some(used) = self.used.get_mut(&node) {
+            *used = used.minus(self.net.groups[m].constraints.needs);
+        }
     }
 
     /// What stands against a group's move by order, its followers included.

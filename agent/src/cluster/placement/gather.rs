@@ -32,6 +32,26 @@ pub(in crate::cluster) fn undecided(sight: &Sight<'_>) -> bool {
     })
 }
 
+/// The groups of this node that have no place any more: one that they must be with is elsewhere and they cannot join it, or one
+/// from which they must keep apart is here and keeps the node. Their owner gives them up; the leader cannot.
+pub(in crate::cluster) fn belong_nowhere(sight: &Sight<'_>) -> BTreeSet<GroupId> {
+    let place = |id: &GroupId| sight.state.groups.get(id).and_then(|g| g.movement.map(|m| m.to).or(g.owner));
+    let here = |id: &GroupId| place(id) == Some(sight.me());
+    let mine = |id: &GroupId| sight.state.groups.get(id).is_some_and(|g| g.owner == Some(sight.me()));
+    let broken = |g: &GroupSettings| {
+        let Constraints { with, apart, .. } = &g.constraints;
+        let with = with.iter().any(|p| sight.state.groups.contains_key(p) && !here(p));
+        let apart = apart.iter().any(|o| here(o) && here(&g.id));
+        (mine(&g.id) && with) || apart
+    };
+    if !sight.settings.groups.iter().any(broken) {
+        return BTreeSet::new();
+    }
+    let plan = super::plan(&gather(sight, None, |_, _| None, |_| Failback::Off));
+    let stops = plan.steps.into_iter().filter(|s| s.from == Some(sight.me()) && s.to.is_none());
+    stops.map(|s| s.group).collect()
+}
+
 /// The world as this machine sees it; without the node `lost`, whose groups need another. `halt` says why a group is to be left
 /// alone, `failback` whether one may go back.
 pub(in crate::cluster) fn gather(

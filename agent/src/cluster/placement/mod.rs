@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     entry::Cause,
@@ -23,14 +23,14 @@ mod tests;
 pub mod text;
 pub mod world;
 
-pub(super) use self::gather::{gather, undecided};
+pub(super) use self::gather::{belong_nowhere, gather, undecided};
 pub use self::{
     plan::{Obstacle, Place, Plan, Step, Wait, Why, against_order, plan},
     world::{Amount, Constraints, Room, World},
 };
 
 /// Why a node cannot own a group now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unfit {
     /// It is an arbiter.

@@ -92,6 +92,8 @@ pub enum Obstacle {
     After(GroupId),
     /// It is left alone.
     Halted(Halt),
+    /// It has to be stopped before it can be anywhere.
+    Stopping,
     /// This group, which follows it, cannot come along.
     Left(GroupId, Vec<Obstacle>),
 }
@@ -123,48 +125,25 @@ pub enum Wait {
     Room,
 }
 
-/// Makes a plan. The same world gives the same plan, and the world after it gives an empty one.
+/// Makes a plan. The same world gives the same plan; the world after it an empty one, unless a group was stopped or went back.
 pub fn plan(world: &World) -> Plan {
     let net = Relations::of(world);
-    let mut waiting = BTreeMap::new();
-    loop {
-        let mut desk = Desk::new(world, &net, &waiting);
-        desk.settle();
-        let more = cannot_start(&net, &desk.at, &waiting);
-        if more.is_empty() {
-            let Desk { at, why, better, .. } = desk;
-            let steps = steps(world, &net, &at);
-            let places = net.ids.iter().zip(at).zip(why);
-            let places = places.map(|((id, node), why)| ((*id).clone(), Place { node, why })).collect();
-            return Plan { places, steps, better };
-        }
-        waiting.extend(more);
-    }
+    let mut desk = Desk::new(world, &net);
+    desk.settle();
+    let Desk { at, why, better, .. } = desk;
+    let steps = steps(world, &net, &at);
+    let places = net.ids.iter().zip(at).zip(why);
+    let places = places.map(|((id, node), why)| ((*id).clone(), Place { node, why })).collect();
+    Plan { places, steps, better }
 }
 
 /// What stands against moving a group to a node by order, beside how the node itself is.
 pub fn against_order(world: &World, group: &GroupId, to: VoterId) -> Vec<Obstacle> {
     let net = Relations::of(world);
-    let waiting = BTreeMap::new();
     match net.ids.binary_search(&group) {
-        Ok(group) => Desk::new(world, &net, &waiting).against_order(group, to),
+        Ok(group) => Desk::new(world, &net).against_order(group, to),
         Err(_) => Vec::new(),
     }
-}
-
-/// Groups without an owner that were given a place although what they come after will not run, and what that is.
-fn cannot_start(net: &Relations<'_>, at: &[Option<VoterId>], waiting: &BTreeMap<usize, usize>) -> Vec<(usize, usize)> {
-    let mut runs: Vec<bool> = net.groups.iter().zip(at).map(|(g, at)| g.owner.is_some() && at.is_some()).collect();
-    // Whoever has a place runs once all that it comes after does; a circle never gets that far.
-    loop {
-        let next = (0..at.len()).find(|m| !runs[*m] && at[*m].is_some() && net.after[*m].iter().all(|a| runs[*a]));
-        match next {
-            Some(m) => runs[m] = true,
-            None => break,
-        }
-    }
-    let stuck = (0..at.len()).filter(|m| !runs[*m] && at[*m].is_some() && !waiting.contains_key(m));
-    stuck.filter_map(|m| Some((m, net.after[m].iter().copied().find(|a| !runs[*a])?))).collect()
 }
 
 /// The way from where the groups are to where they shall be.
@@ -178,15 +157,12 @@ fn steps(world: &World, net: &Relations<'_>, at: &[Option<VoterId>]) -> Vec<Step
             *used = used.plus(group.constraints.needs);
         }
     }
-    let mut steps = Vec::new();
-    let sequence = net.sequence();
-    let changes = |m: &&usize| net.groups[**m].target.is_none() && net.groups[**m].owner != at[**m];
-    let (stops, others): (Vec<usize>, Vec<usize>) = sequence.iter().filter(changes).partition(|m| at[**m].is_none());
+    let changes = |m: &usize| net.groups[*m].target.is_none() && net.groups[*m].owner != at[*m];
+    let (stops, others): (Vec<usize>, Vec<usize>) = net.sequence().filter(changes).partition(|m| at[*m].is_none());
     // Whoever came last goes first.
-    for &m in stops.iter().rev() {
-        steps.push(Step { group: net.ids[m].clone(), from: net.groups[m].owner, to: None, waits: Vec::new() });
-    }
-    for m in others {
+    let stop = |m: &usize| Step { group: net.ids[*m].clone(), from: net.groups[*m].owner, to: None, waits: Vec::new() };
+    let mut steps: Vec<Step> = stops.iter().rev().map(stop).collect();
+    for m in possible_order(world, net, at, others) {
         let (group, Some(to)) = (net.groups[m], at[m]) else {
             continue;
         };
@@ -195,7 +171,7 @@ fn steps(world: &World, net: &Relations<'_>, at: &[Option<VoterId>]) -> Vec<Step
         let stays = |a: usize| net.groups[a].target.is_none() && net.groups[a].owner == at[a];
         let first = net.after[m].iter().filter(|a| !net.groups[**a].running || !stays(**a));
         let mut waits: Vec<Wait> = first.map(|a| Wait::Runs(name(a))).collect();
-        let partners = net.with[m].iter().filter(|p| **p != m && net.groups[**p].owner != Some(to));
+        let partners = net.with[m].iter().filter(|p| net.leads(**p, m) && net.groups[**p].owner != Some(to));
         waits.extend(partners.map(|p| Wait::Partner(name(p))));
         waits.extend(net.apart[m].iter().filter(|o| there[**o].contains(&to)).map(|o| Wait::Leaves(name(o))));
         let room = world.nodes.get(&to).map(|n| n.room).unwrap_or_default();
@@ -210,4 +186,49 @@ fn steps(world: &World, net: &Relations<'_>, at: &[Option<VoterId>]) -> Vec<Step
         steps.push(Step { group: name(&m), from: group.owner, to: Some(to), waits });
     }
     steps
+}
+
+/// The groups that start or move, in an order in which each finds what it needs once those before it are done: room, and nobody
+/// from whom it must keep apart. They come in the order of placement, which is kept where nothing speaks against it.
+fn possible_order(world: &World, net: &Relations<'_>, at: &[Option<VoterId>], mut rest: Vec<usize>) -> Vec<usize> {
+    // What is stopped, and what moves already, is done first.
+    let mut now: Vec<Option<VoterId>> =
+        net.groups.iter().zip(at).map(|(g, at)| at.and_then(|_| g.target.or(g.owner))).collect();
+    let mut used: BTreeMap<VoterId, Amount> = BTreeMap::new();
+    for (group, node) in net.groups.iter().zip(&now) {
+        if let Some(node) = node {
+            let used = used.entry(*node).or_default();
+            *used = used.plus(group.constraints.needs);
+        }
+    }
+    let mut order = Vec::with_capacity(rest.len());
+    loop {
+        let before = rest.len();
+        rest.retain(|m| {
+            let Some(to) = at[*m] else {
+                return false;
+            };
+            let needs = net.groups[*m].constraints.needs;
+            let room = world.nodes.get(&to).map(|n| n.room).unwrap_or_default();
+            let ready = room.holds(used.get(&to).copied().unwrap_or_default(), needs)
+                && net.apart[*m].iter().all(|o| now[*o] != Some(to))
+                && net.with[*m].iter().all(|p| !net.leads(*p, *m) || now[*p] == Some(to))
+                && net.after[*m].iter().all(|a| now[*a] == at[*a]);
+            if ready {
+                if let Some(used) = now[*m].and_then(|from| used.get_mut(&from)) {
+                    *used = used.minus(needs);
+                }
+                let used = used.entry(to).or_default();
+                *used = used.plus(needs);
+                now[*m] = Some(to);
+                order.push(*m);
+            }
+            !ready
+        });
+        if rest.is_empty() || rest.len() == before {
+            break;
+        }
+    }
+    order.extend(rest);
+    order
 }

@@ -52,8 +52,9 @@ impl<'w> Relations<'w> {
                 apart[other].push(i);
             }
         }
-        let mut bundles = bundles(&groups, &with);
+        let mut bundles = bundles(&groups, &with, &after);
         order(world, &groups, &apart, &mut bundles);
+        let bundles = first_things_first(bundles, &after);
         let mut bundle_of = vec![0; ids.len()];
         for (number, bundle) in bundles.iter().enumerate() {
             bundle.members.iter().for_each(|m| bundle_of[*m] = number);
@@ -61,37 +62,21 @@ impl<'w> Relations<'w> {
         Self { ids, groups, after, with, apart, bundles, bundle_of }
     }
 
-    /// The positions such that whoever is `after` or `with` another comes behind it, else in the order of the bundles.
-    pub fn sequence(&self) -> Vec<usize> {
-        let mut seen = vec![false; self.ids.len()];
-        let mut sequence = Vec::with_capacity(self.ids.len());
-        for bundle in &self.bundles {
-            for member in &bundle.members {
-                self.visit(*member, &mut seen, &mut sequence);
-            }
-        }
-        sequence
+    /// The positions in the order in which groups are placed, those first that others come after or follow.
+    pub fn sequence(&self) -> impl Iterator<Item = usize> {
+        self.bundles.iter().flat_map(|b| b.members.iter().copied())
     }
 
-    /// Without recursion: a chain may be as long as there are groups.
-    fn visit(&self, first: usize, seen: &mut [bool], sequence: &mut Vec<usize>) {
-        let mut stack = vec![(first, false)];
-        while let Some((group, done)) = stack.pop() {
-            if done {
-                sequence.push(group);
-            } else if !std::mem::replace(&mut seen[group], true) {
-                stack.push((group, true));
-                let before = self.with[group].iter().chain(&self.after[group]).filter(|g| !seen[**g]);
-                let mut before: Vec<usize> = before.copied().collect();
-                before.sort_unstable_by_key(|g| Reverse(*g));
-                stack.extend(before.into_iter().map(|g| (g, false)));
-            }
-        }
+    /// Whether a group is placed before another of its bundle.
+    pub fn leads(&self, first: usize, second: usize) -> bool {
+        let members = &self.bundles[self.bundle_of[second]].members;
+        let position = |group: usize| members.iter().position(|m| *m == group);
+        position(first) < position(second)
     }
 }
 
 /// The parts of the net that hang together by `with`.
-fn bundles(groups: &[&Group], with: &[Vec<usize>]) -> Vec<Bundle> {
+fn bundles(groups: &[&Group], with: &[Vec<usize>], after: &[Vec<usize>]) -> Vec<Bundle> {
     let mut follows = vec![Vec::new(); with.len()];
     for (i, partners) in with.iter().enumerate() {
         partners.iter().for_each(|p| follows[*p].push(i));
@@ -115,16 +100,17 @@ fn bundles(groups: &[&Group], with: &[Vec<usize>]) -> Vec<Bundle> {
         }
         members.sort_unstable();
         let needs = members.iter().fold(Amount::ZERO, |sum, m| sum.plus(groups[*m].constraints.needs));
-        bundles.push(Bundle { members: leaders_first(members, with), needs });
+        bundles.push(Bundle { members: leaders_first(members, with, after), needs });
     }
     bundles
 }
 
-/// Whoever follows nobody first, then whoever follows only those before it; of a circle, the first by name goes on.
-fn leaders_first(mut rest: Vec<usize>, with: &[Vec<usize>]) -> Vec<usize> {
+/// Whoever follows nobody first, then whoever follows and comes after only those before it; of a circle, the first by name goes
+/// on.
+fn leaders_first(mut rest: Vec<usize>, with: &[Vec<usize>], after: &[Vec<usize>]) -> Vec<usize> {
     let mut sorted = Vec::with_capacity(rest.len());
     while !rest.is_empty() {
-        let free = rest.iter().position(|m| with[*m].iter().all(|p| p == m || !rest.contains(p)));
+        let free = rest.iter().position(|m| with[*m].iter().chain(&after[*m]).all(|p| p == m || !rest.contains(p)));
         sorted.push(rest.remove(free.unwrap_or(0)));
     }
     sorted
@@ -144,4 +130,31 @@ fn order(world: &World, groups: &[&Group], apart: &[Vec<usize>], bundles: &mut [
         let open = groups[b.lead()].against.values().filter(|why| super::takes(why)).count();
         (Reverse(size), if keeps_away { open } else { usize::MAX }, b.members.iter().min().copied())
     });
+}
+
+/// The same order, but that whoever comes after others is behind them: what cannot start keeps no room.
+fn first_things_first(bundles: Vec<Bundle>, after: &[Vec<usize>]) -> Vec<Bundle> {
+    let mut bundle_of = vec![0; after.len()];
+    for (number, bundle) in bundles.iter().enumerate() {
+        bundle.members.iter().for_each(|m| bundle_of[*m] = number);
+    }
+    let mut seen = vec![false; bundles.len()];
+    let mut sequence = Vec::with_capacity(bundles.len());
+    for first in 0..bundles.len() {
+        // Without recursion: a chain may be as long as there are groups.
+        let mut stack = vec![(first, false)];
+        while let Some((number, done)) = stack.pop() {
+            if done {
+                sequence.push(number);
+            } else if !std::mem::replace(&mut seen[number], true) {
+                stack.push((number, true));
+                let before = bundles[number].members.iter().flat_map(|m| &after[*m]).map(|a| bundle_of[*a]);
+                let mut before: Vec<usize> = before.filter(|b| !seen[*b]).collect();
+                before.sort_unstable_by_key(|b| Reverse(*b));
+                stack.extend(before.into_iter().map(|b| (b, false)));
+            }
+        }
+    }
+    let mut bundles: Vec<Option<Bundle>> = bundles.into_iter().map(Some).collect();
+    sequence.into_iter().filter_map(|number| bundles[number].take()).collect()
 }

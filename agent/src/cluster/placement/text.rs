@@ -51,7 +51,8 @@ impl Step {
 }
 
 impl Wait {
-    fn text(&self, to: Option<VoterId>, names: Names<'_>) -> String {
+    /// The condition, as it stands behind "once ".
+    pub fn text(&self, to: Option<VoterId>, names: Names<'_>) -> String {
         let node = to.map(names).unwrap_or_default();
         match self {
             Self::Runs(g) => format!("{g} runs"),
@@ -77,7 +78,9 @@ impl Why {
             Self::NowhereElse(against) => format!("no other node can take it: {}", by_node(against, names)),
             Self::Nowhere(against) => by_node(against, names),
             Self::Ousted(g) => format!("it must not be where {g} is, and no other node can take it"),
-            Self::NotWith(g, obstacles) if obstacles.is_empty() => format!("it must be with {g}, which is nowhere"),
+            Self::NotWith(g, obstacles) if obstacles.iter().all(|o| *o == Obstacle::Without(g.clone())) => {
+                format!("it must be with {g}, which is nowhere")
+            }
             Self::NotWith(g, obstacles) => format!("it must be with {g}, but {}", list(obstacles, names)),
             Self::After(g) => format!("it starts only while {g} runs, and {g} does not"),
         }
@@ -109,6 +112,7 @@ impl Obstacle {
             Self::Room { needs, used, room } => lacks(*needs, *used, *room),
             Self::After(g) => format!("it starts only while {g} runs, and {g} does not"),
             Self::Halted(halt) => halt.text(names),
+            Self::Stopping => "it has to be stopped first".into(),
             Self::Left(g, obstacles) => format!("{g} must come along, but {}", list(obstacles, names)),
         }
     }
@@ -133,12 +137,12 @@ fn lacks(needs: Amount, used: Amount, room: Room) -> String {
     let mut lacks = Vec::new();
     let mut note = |room: Option<u64>, used: u64, needs: u64, what: &str, show: fn(u64) -> String| {
         if let Some(room) = room.filter(|room| needs > 0 && used.saturating_add(needs) > *room) {
-            lacks.push(format!("it needs {} {what}, and {} is free", show(needs), show(room.saturating_sub(used))));
+            lacks.push(format!("{} {what} ({} is free)", show(needs), show(room.saturating_sub(used))));
         }
     };
     note(room.cpu, used.cpu, needs.cpu, "CPU", thousandths);
     note(room.memory, used.memory, needs.memory, "memory", bytes);
-    lacks.join(", ")
+    format!("it needs {}", lacks.join(" and "))
 }
 
 /// "1.5" for 1500.

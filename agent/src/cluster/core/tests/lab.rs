@@ -12,6 +12,7 @@ use crate::cluster::{
     entry::Entry,
     ids::{Epoch, GroupId, Index, MILLISECOND, Nanos, Role, VoterId},
     message::Message,
+    placement::Room,
     state::State,
     timing::{Timing, majority},
     view::PeerView,
@@ -112,6 +113,12 @@ impl Lab {
             lab.boot(id);
         }
         lab
+    }
+
+    /// Starts all cores anew, with this room.
+    pub(super) fn rooms(&mut self, rooms: BTreeMap<VoterId, Room>) {
+        self.settings.rooms = rooms;
+        self.mutate(Mutations::default());
     }
 
     pub(super) fn mutate(&mut self, mutations: Mutations) {
