@@ -423,27 +423,7 @@ impl Core {
         out.commands
     }
 
-    #[cfg(test)]
-    pub(super) fn choose(
-        &self,
-        group: &GroupId,
-        except: Option<VoterId>,
-        load: &BTreeMap<VoterId, usize>,
-    ) -> Option<VoterId> {
-        use super::placement::{Unfit, world::Failback};
-        let mut world = placement::gather(&self.sight(self.now), None, |_, _| None, |_| Failback::Off);
-        let asked = world.groups.get_mut(group)?;
-        asked.owner = None;
-        let candidates = self.explain(group)?.candidates;
-        asked.against = candidates.into_iter().map(|c| (c.node, c.against)).collect();
-        if let Some(against) = except.and_then(|n| asked.against.get_mut(&n)) {
-            against.push(Unfit::Silent);
-        }
-        world.nodes.iter_mut().for_each(|(id, node)| node.load = load.get(id).copied().unwrap_or(0));
-        placement::plan(&world).places.get(group)?.node
-    }
-
-    fn sight(&self, now: Nanos) -> Sight<'_> {
+    pub(super) fn sight(&self, now: Nanos) -> Sight<'_> {
         let Self { settings, state, view, reports, detector, .. } = self;
         Sight { now, settings, state, view, reports, detector }
     }
