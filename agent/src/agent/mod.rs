@@ -396,12 +396,15 @@ fn core_settings(config: &Config, incarnation: Incarnation, adopted: BTreeMap<Gr
         failback: g.failback,
         stops_first: g.stop_limit(),
         refused_for: if g.resources.is_empty() { FAILURE_EXPIRES } else { g.failure_timeout_ns },
+        constraints: g.constraints.clone(),
     });
+    let rooms = config.shared.voters.values().filter_map(|v| Some((v.id, v.capacity?.room())));
     Settings {
         me: config.this.id,
         role: config.me().map_or(Role::Arbiter, |me| me.role),
         voters: config.shared.roles(),
         groups: groups.collect(),
+        rooms: rooms.collect(),
         timing: config.shared.timing,
         incarnation,
         adopted,

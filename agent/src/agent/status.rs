@@ -193,6 +193,7 @@ impl Driver {
         let explanation = self.core.explain(&group.id);
         let owner = state.and_then(|s| s.owner);
         let candidates = explanation.iter().flat_map(|e| &e.candidates);
+        let against = candidates.clone().filter(|c| !c.against.is_empty());
         GroupStatus {
             name: group.id.to_string(),
             owner: owner.map(|o| self.name(o)),
@@ -221,6 +222,7 @@ impl Driver {
                 .filter(|c| c.against.is_empty() && Some(c.node) != owner)
                 .map(|c| self.name(c.node))
                 .collect(),
+            against: against.map(|c| (self.name(c.node), c.against.clone())).collect(),
         }
     }
 

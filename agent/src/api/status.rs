@@ -1,11 +1,14 @@
 //! The status report: all that `baton status`, `/status` and the page show, and the warnings that follow from it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     cluster::{
         entry::{Cause, DrainSummary},
         ids::{Epoch, Incarnation, Index, Nanos, Role, VoterId},
+        placement::Unfit,
         timing::majority,
     },
     telemetry::run::{GroupRun, RunState},
@@ -177,6 +180,9 @@ pub struct GroupStatus {
     pub vips: Vec<VipStatus>,
     /// The nodes that could take it now, the owner apart.
     pub candidates: Vec<String>,
+    /// What stands against the other voters.
+    #[serde(default)]
+    pub against: BTreeMap<String, Vec<Unfit>>,
 }
 
 /// A group's resources on one node.

@@ -56,6 +56,7 @@ fn healthy() -> StatusReport {
             runs: Vec::new(),
             vips: vec![VipStatus { address: "192.0.2.10/24".into(), device: "eth0".into(), present: true }],
             candidates: vec!["v2".into()],
+            against: std::collections::BTreeMap::new(),
         }],
         maintenance: false,
         fronts: vec![FrontStatus { device: "eth0".into(), up: true, gate: "tcx".into() }],

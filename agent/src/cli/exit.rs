@@ -53,6 +53,8 @@ pub(super) enum Failure {
     Output(#[from] io::Error),
     #[error("{0}")]
     Late(String),
+    #[error("{0}")]
+    Wrong(String),
     #[error(transparent)]
     Agent(anyhow::Error),
 }
@@ -66,10 +68,10 @@ impl Failure {
             Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => return Exit::Done,
             Self::Output(e) => eprintln!("baton: the output could not be written: {e}"),
             Self::Agent(e) => eprintln!("baton: {e:#}"),
-            Self::Client(_) | Self::Key(_) | Self::Late(_) => eprintln!("baton: {}", chain(self)),
+            Self::Client(_) | Self::Key(_) | Self::Late(_) | Self::Wrong(_) => eprintln!("baton: {}", chain(self)),
         }
         match self {
-            Self::Config(_) => Exit::Usage,
+            Self::Config(_) | Self::Wrong(_) => Exit::Usage,
             Self::Late(_) => Exit::Late,
             Self::Client(ClientError::Unreachable { .. }) => Exit::Unavailable,
             Self::Client(ClientError::Refused { kind, .. }) => match kind {

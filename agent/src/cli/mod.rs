@@ -11,6 +11,7 @@ mod keygen;
 mod maintenance;
 mod move_group;
 mod online;
+mod plan;
 mod resource;
 mod restart;
 mod standby;
@@ -67,6 +68,8 @@ enum Command {
     /// Beat on for an agent that restarts
     #[command(hide = true)]
     Keeper,
+    /// Show where groups would be, and what would be done for it; changes nothing
+    Plan(plan::Args),
     /// Check a configuration, and show all its mistakes
     Check(check::Args),
     /// Make a new cluster key
@@ -103,6 +106,7 @@ fn dispatch(cli: &Cli, start_agent: StartAgent) -> Result<Exit, Failure> {
         Command::Maintenance(args) => maintenance::run(args, client()?),
         Command::Restart(args) => restart::run(args, client),
         Command::Keeper => keeper::run(),
+        Command::Plan(args) => plan::run(args, cli.socket.as_deref()),
         Command::Check(args) => check::run(args),
         Command::Keygen(args) => keygen::run(args),
     }

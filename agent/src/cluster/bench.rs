@@ -64,6 +64,7 @@ impl Bench {
             role,
             voters,
             groups: vec![GroupSettings::anywhere("web")],
+            rooms: BTreeMap::new(),
             timing: Timing::QUICK,
             incarnation: 1,
             adopted: BTreeMap::new(),

@@ -427,17 +427,7 @@ impl Core {
         out.commands
     }
 
-    #[cfg(test)]
-    pub(super) fn choose(
-        &self,
-        group: &GroupId,
-        except: Option<VoterId>,
-        load: &BTreeMap<VoterId, usize>,
-    ) -> Option<VoterId> {
-        placement::choose(&self.sight(self.now), group, except, load)
-    }
-
-    fn sight(&self, now: Nanos) -> Sight<'_> {
+    pub(super) fn sight(&self, now: Nanos) -> Sight<'_> {
         let Self { settings, state, view, reports, detector, .. } = self;
         Sight { now, settings, state, view, reports, detector }
     }

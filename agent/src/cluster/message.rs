@@ -64,6 +64,9 @@ pub struct Report {
     /// The peers to which the sender can steer packets.
     #[serde(default)]
     pub steers: u16,
+    /// Of the groups that others come after, those whose resources run on the sender.
+    #[serde(default)]
+    pub running: Vec<GroupId>,
 }
 
 /// An operator's order.

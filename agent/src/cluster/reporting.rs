@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     command::Command,
-    ids::{MILLISECOND, Nanos, Role, VoterId},
+    ids::{GroupId, MILLISECOND, Nanos, Role, VoterId},
     message::{Message, Report},
     out::Out,
     promises::Promises,
@@ -62,7 +62,14 @@ pub(super) fn own(sight: &Sight<'_>, promises: &Promises, transitions: &Transiti
         unfit: if is_node { transitions.unfit(sight) } else { Vec::new() },
         unready: if is_node { transitions.unready() } else { Vec::new() },
         steers: sight.view.steers,
+        running: awaited(sight, transitions),
     }
+}
+
+/// The groups that run here and that others come after: nobody asks about the rest, and a report of them would be one more.
+fn awaited(sight: &Sight<'_>, transitions: &Transitions) -> Vec<GroupId> {
+    let after = |id: &GroupId| sight.settings.groups.iter().any(|g| g.constraints.after.contains(id));
+    transitions.running().filter(|id| after(id)).cloned().collect()
 }
 
 /// Keeps the newest report of each voter, whatever order they arrive in.

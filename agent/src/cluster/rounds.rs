@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use super::{
     command::{Command, Fact},
     entry::{Cause, Entry, Verdict},
-    ids::{Incarnation, Index, MILLISECOND, Nanos, VoterId},
+    ids::{GroupId, Incarnation, Index, MILLISECOND, Nanos, VoterId},
     message::Message,
     out::Out,
-    placement,
+    placement::{
+        self, Wait,
+        world::{Failback, Halt},
+    },
     promises::{self, Promises},
     sight::Sight,
+    state::GroupState,
 };
 
 #[cfg(test)]
@@ -143,23 +147,20 @@ impl Round {
 
     /// The conclusion with the new owners in it, so that no second entry is needed.
     fn conclusion(&self, sight: &Sight<'_>, node: VoterId) -> Entry {
-        let mut load = placement::load(sight);
+        // Whoever has another owner, or none, is none of this conclusion's business.
+        let others = |_: &GroupId, g: &GroupState| (g.owner != Some(node)).then_some(Halt::Round);
+        let plan = placement::plan(&placement::gather(sight, Some(node), others, |_| Failback::Off));
+        let mut given: BTreeMap<GroupId, VoterId> = BTreeMap::new();
+        for step in plan.steps.into_iter().filter(|s| s.from.is_none()) {
+            // What has to wait is given to somebody later, by the steward.
+            let here = |w: &Wait| matches!(w, Wait::Partner(p) if given.get(p) == step.to.as_ref());
+            if let Some(to) = step.to.filter(|_| step.waits.iter().all(here)) {
+                given.insert(step.group, to);
+            }
+        }
         let mut moves = Vec::new();
         for (id, group) in sight.state.concerned(node) {
-            let to = if group.owner == Some(node) && sight.state.held(id).is_some() {
-                None
-            } else if group.owner == Some(node) {
-                // A target that is being prepared was asked for by name.
-                let prepared = group.movement.map(|m| m.to).filter(|to| {
-                    sight.settings.group(id).is_some_and(|g| *to != node && placement::fit(sight, g, *to))
-                });
-                prepared.or_else(|| placement::choose(sight, id, Some(node), &load))
-            } else {
-                group.owner
-            };
-            if let Some(to) = to.filter(|_| group.owner == Some(node)) {
-                *load.entry(to).or_default() += 1;
-            }
+            let to = if group.owner == Some(node) { given.get(id).copied() } else { group.owner };
             moves.push((id.clone(), group.epoch, to));
         }
         let promised = self.promised.iter().map(|(v, i)| (*v, *i)).collect();

@@ -6,6 +6,7 @@ use super::{
     command::GateRole,
     ids::{Epoch, GroupId, Incarnation, MILLISECOND, Nanos, Role, VoterId},
     mutations::Mutations,
+    placement::{Constraints, Room},
     state::Held,
     timing::Timing,
 };
@@ -24,6 +25,8 @@ pub struct Settings {
     pub voters: Vec<(VoterId, Role)>,
     /// All groups of the cluster.
     pub groups: Vec<GroupSettings>,
+    /// What the nodes offer to groups that say what they need; one that is missing offers as much as is asked for.
+    pub rooms: BTreeMap<VoterId, Room>,
     /// The intervals that all voters share.
     pub timing: Timing,
     /// The number of this start; larger than at every earlier start of this machine.
@@ -69,6 +72,8 @@ pub struct GroupSettings {
     pub stops_first: Option<Nanos>,
     /// For how long a node refuses the group after it failed there, ns.
     pub refused_for: Nanos,
+    /// What binds it to other groups and to its node.
+    pub constraints: Constraints,
 }
 
 impl GroupSettings {
@@ -82,6 +87,7 @@ impl GroupSettings {
             failback: false,
             stops_first: None,
             refused_for: FAILURE_EXPIRES,
+            constraints: Constraints::default(),
         }
     }
 
@@ -137,6 +143,18 @@ pub enum OrderRefused {
         group: GroupId,
         /// The switch.
         why: Held,
+    },
+    /// It would break what binds groups to one another or to their node.
+    #[error(
+        "group {group} cannot be moved to node {node}: {reason}; `baton plan FILE --move {group} NODE` shows what would work"
+    )]
+    Bound {
+        /// The group.
+        group: GroupId,
+        /// The target.
+        node: VoterId,
+        /// All that binds it.
+        reason: String,
     },
     /// Nobody leads.
     #[error(

@@ -8,9 +8,12 @@ use super::{
     message::{Order, Report},
     orders,
     out::Out,
-    placement::{self, Unfit},
+    placement::{
+        self, Unfit,
+        world::{Failback, Halt},
+    },
     rounds::SETTLE,
-    settings::OrderRefused,
+    settings::{GroupSettings, OrderRefused},
     sight::Sight,
     state::{GroupState, Held, Movement},
 };
@@ -82,21 +85,14 @@ impl Steward {
             return;
         }
         self.carry_out_orders(sight, out);
-        let mut load = placement::load(sight);
         for (id, group) in &sight.state.groups {
             self.watch_drain(sight, id, group, out);
-            // What is held is not given to anybody; a planned move that has begun ends as it can.
-            if sight.state.held(id).is_some() && group.movement.is_none() {
-                continue;
+            if let (Some(_), Some(movement)) = (group.owner, group.movement) {
+                self.watch(sight, id, group, &movement, out);
             }
-            match group.owner {
-                None => assign(sight, id, group, &mut load, out),
-                Some(owner) => match group.movement {
-                    Some(movement) => self.watch(sight, id, group, &movement, out),
-                    None if !rounds_open => self.move_away(sight, id, group, owner, &mut load, out),
-                    None => {}
-                },
-            }
+        }
+        if placement::undecided(sight) {
+            self.place(sight, rounds_open, out);
         }
         self.moves.retain(|id, _| sight.state.groups.get(id).is_some_and(|g| g.movement.is_some()));
         self.better.retain(|id, _| sight.state.groups.contains_key(id));
@@ -160,57 +156,58 @@ impl Steward {
         }
     }
 
-    /// Begins a planned move where the owner is on standby, or where the group may fail back.
-    fn move_away(
-        &mut self,
-        sight: &Sight<'_>,
-        id: &GroupId,
-        group: &GroupState,
-        owner: VoterId,
-        load: &mut BTreeMap<VoterId, usize>,
-        out: &mut Out<'_>,
-    ) {
-        if let Some(until) = self.paused.get(id).filter(|until| **until > sight.now) {
-            out.wake_at(*until);
-            return;
+    /// Carries out what the plan has ready: groups without an owner get one, and those that have to leave their node, or may go
+    /// back to a better one, begin to move.
+    fn place(&mut self, sight: &Sight<'_>, rounds_open: bool, out: &mut Out<'_>) {
+        let ripe = |id: &GroupId| self.better.get(id).filter(|(_, since)| sight.now >= since + FAILBACK_AFTER);
+        let failback = |group: &GroupSettings| Failback::Ripe(ripe(&group.id).map(|(node, _)| *node));
+        let world = placement::gather(sight, None, |id, group| self.halt(sight, rounds_open, id, group, out), failback);
+        let plan = placement::plan(&world);
+        let mut load = placement::load(sight);
+        for step in &plan.steps {
+            let Some(group) = sight.state.groups.get(&step.group).filter(|_| step.waits.is_empty()) else {
+                continue;
+            };
+            match (step.from, step.to) {
+                (None, Some(to)) => assign(sight, &step.group, group, to, &mut load, out),
+                (Some(_), Some(to)) => prepare(sight, &step.group, group, to, out),
+                // Its owner gives it up by itself.
+                (_, None) => {}
+            }
         }
-        let on_standby = sight.state.voters.get(&owner).is_some_and(|v| v.standby);
-        let target = if on_standby {
-            placement::choose(sight, id, Some(owner), load)
-        } else {
-            self.failback(sight, id, owner, load, out)
-        };
-        // A move of one's own accord waits until the last one has drained.
-        if let Some(to) = target.filter(|to| sight.heard(owner) && group.drain.is_none_or(|node| node == *to)) {
-            *load.entry(to).or_default() += 1;
-            prepare(sight, id, group, to, out);
+        let moving = |id: &GroupId| sight.state.groups.get(id).is_some_and(|g| g.movement.is_some());
+        self.better.retain(|id, _| plan.better.contains_key(id) || moving(id));
+        for (id, node) in plan.better {
+            let (known, since) = self.better.entry(id).or_insert((node, sight.now));
+            if *known != node {
+                (*known, *since) = (node, sight.now);
+            }
+            out.wake_at(*since + FAILBACK_AFTER);
         }
     }
 
-    /// The node to which the group fails back now, if it is configured to and the node has been fit for long enough.
-    fn failback(
-        &mut self,
+    /// Why an owned group is not moved of one's own accord now.
+    fn halt(
+        &self,
         sight: &Sight<'_>,
+        rounds_open: bool,
         id: &GroupId,
-        owner: VoterId,
-        load: &BTreeMap<VoterId, usize>,
+        group: &GroupState,
         out: &mut Out<'_>,
-    ) -> Option<VoterId> {
-        let group = sight.settings.group(id).filter(|g| g.failback)?;
-        let best = placement::choose(sight, id, Some(owner), load);
-        let lead = |n: &VoterId| group.score(*n) > group.score(owner) + i64::from(group.stickiness);
-        let Some(best) = best.filter(lead) else {
-            self.better.remove(id);
-            return None;
-        };
-        let (node, since) = *self.better.entry(id.clone()).or_insert((best, sight.now));
-        if node != best {
-            self.better.insert(id.clone(), (best, sight.now));
-            out.wake_at(sight.now + FAILBACK_AFTER);
-            return None;
+    ) -> Option<Halt> {
+        let owner = group.owner.filter(|_| group.movement.is_none())?;
+        if rounds_open {
+            return Some(Halt::Round);
         }
-        out.wake_at(since + FAILBACK_AFTER);
-        (sight.now >= since + FAILBACK_AFTER).then_some(best)
+        if let Some(until) = self.paused.get(id).filter(|until| **until > sight.now) {
+            out.wake_at(*until);
+            return Some(Halt::Paused);
+        }
+        if !sight.heard(owner) {
+            return Some(Halt::Unheard);
+        }
+        // It waits until the last move has drained.
+        group.drain.map(Halt::Draining)
     }
 }
 
@@ -258,7 +255,7 @@ pub(super) fn check(sight: &Sight<'_>, order: &Order) -> Result<(), OrderRefused
             }
             let against = placement::against(sight, settings, *to);
             if against.is_empty() {
-                return Ok(());
+                return bound(sight, group, *to);
             }
             let text = |why: &Unfit| match placement::unready(sight, group, *to) {
                 Some(detail) if *why == Unfit::Unready => format!("{why}: {detail}"),
@@ -268,6 +265,17 @@ pub(super) fn check(sight: &Sight<'_>, order: &Order) -> Result<(), OrderRefused
             Err(OrderRefused::NotFit { group: group.clone(), node: *to, reason })
         }
     }
+}
+
+/// Whether a move would break what binds the group, or those that follow it.
+fn bound(sight: &Sight<'_>, group: &GroupId, to: VoterId) -> Result<(), OrderRefused> {
+    let world = placement::gather(sight, None, |_, _| None, |_| Failback::Off);
+    let against = placement::against_order(&world, group, to);
+    if against.is_empty() {
+        return Ok(());
+    }
+    let reason = placement::text::list(&against, &|node| format!("node {node}"));
+    Err(OrderRefused::Bound { group: group.clone(), node: to, reason })
 }
 
 /// Forms the cluster, and keeps the list of groups as the configuration has it.
@@ -287,11 +295,15 @@ fn configure(sight: &Sight<'_>, out: &mut Out<'_>) {
     }
 }
 
-fn assign(sight: &Sight<'_>, id: &GroupId, group: &GroupState, load: &mut BTreeMap<VoterId, usize>, out: &mut Out<'_>) {
+fn assign(
+    sight: &Sight<'_>,
+    id: &GroupId,
+    group: &GroupState,
+    to: VoterId,
+    load: &mut BTreeMap<VoterId, usize>,
+    out: &mut Out<'_>,
+) {
     let Some(settings) = sight.settings.group(id) else {
-        return;
-    };
-    let Some(to) = placement::choose(sight, id, None, load) else {
         return;
     };
     let settled = sight.detector.start + SETTLE;

@@ -17,6 +17,7 @@ use super::{
     entry::{Cause, DrainSummary, Entry},
     ids::{Epoch, GroupId, Index, MILLISECOND, Nanos, VoterId},
     out::Out,
+    placement,
     sight::Sight,
     state::{GroupState, Movement},
 };
@@ -26,6 +27,9 @@ mod tests;
 
 /// How long a node refuses a group whose resources were not ready for a planned move.
 const RECEIVE_EXPIRES: Nanos = 2_000 * MILLISECOND;
+
+/// A group whose constraints leave it no place is given up after this long: what it must be with may be on its way.
+const NOWHERE_PATIENCE: Nanos = 5_000 * MILLISECOND;
 
 /// This node's groups.
 #[derive(Debug, Default)]
@@ -52,6 +56,8 @@ struct Local {
     unready: Option<String>,
     /// Until when this node refuses the group.
     refused_until: Nanos,
+    /// Since when its constraints have left it no place, although this node owns it.
+    nowhere_since: Option<Nanos>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,7 +117,9 @@ impl Transitions {
         for (id, (epoch, role)) in std::mem::take(&mut self.adopted) {
             self.groups.entry(id.clone()).or_default().adopt(sight, &id, epoch, role, &mut plan);
         }
+        let nowhere = placement::belong_nowhere(sight);
         for (id, local) in &mut self.groups {
+            local.nowhere_since = nowhere.contains(id).then(|| local.nowhere_since.unwrap_or(sight.now));
             local.step(sight, id, shutting_down, &mut plan, out);
         }
         self.release_strangers(sight, &mut plan);
@@ -266,6 +274,9 @@ impl Local {
         let m = &sight.settings.mutations;
         let group = sight.state.groups.get(id);
         let owned = group.filter(|g| g.owner == Some(sight.me()));
+        if let Some(since) = self.nowhere_since {
+            out.wake_at(since + NOWHERE_PATIENCE);
+        }
         let reason = self.reason_to_release(sight, id, shutting_down);
         if let (Some(g), Some(reason)) = (owned, reason)
             && self.surrendered.is_none_or(|(e, _)| e != g.epoch)
@@ -365,7 +376,7 @@ impl Local {
         } else if !sight.view.front_up && sight.state.maintenance(id).is_none() {
             // In maintenance somebody may be working at that very link: the group waits for it.
             Some(Cause::FrontDown)
-        } else if !sight.settings.may_run(id) {
+        } else if !sight.settings.may_run(id) || self.nowhere_since.is_some_and(|s| sight.now >= s + NOWHERE_PATIENCE) {
             Some(Cause::Resource)
         } else {
             None

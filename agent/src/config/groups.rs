@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     cluster::{check_duration, check_name},
+    constraints,
     diagnostic::{Mistakes, did_you_mean},
     haproxy,
     model::{DRAIN_TIMEOUT, FAILURE_TIMEOUT, Group, MIGRATION_THRESHOLD, Vip, Voter},
@@ -69,6 +70,7 @@ pub(super) fn check_groups(
             );
         }
     }
+    constraints::check(raw, &groups, voters, m);
     groups
 }
 
@@ -129,6 +131,7 @@ fn check_group(
             .as_ref()
             .and_then(|d| check_duration(d, "failure_timeout", FAILURE, m))
             .unwrap_or(FAILURE_TIMEOUT),
+        constraints: r.constraints.values(),
     }
 }
 

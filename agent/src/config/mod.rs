@@ -3,6 +3,7 @@
 //! [`load`] reads it, and refuses it with *all* its mistakes at once, each with its line and what would be right.
 
 mod cluster;
+mod constraints;
 mod diagnostic;
 mod digest;
 pub mod duration;
@@ -14,6 +15,7 @@ mod model;
 mod raw;
 mod reader;
 mod resources;
+pub mod size;
 #[cfg(test)]
 mod tests;
 mod voters;
@@ -27,8 +29,8 @@ use std::{
 use toml::de::DeTable;
 
 pub(crate) use self::diagnostic::did_you_mean;
-use self::{diagnostic::Mistakes, raw::Raw};
 pub use self::{
+    constraints::Capacity,
     diagnostic::{ConfigError, Mistake},
     groups::{GROUPS_MAX, VIPS_MAX},
     key::{ClusterKey, KeyError},
@@ -38,6 +40,7 @@ pub use self::{
     },
     resources::{ADDRESSES, HAPROXY},
 };
+use self::{diagnostic::Mistakes, raw::Raw};
 
 /// Where the configuration is, unless the command line says otherwise.
 pub const CONFIG_FILE: &str = "/etc/baton/baton.toml";

@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::PathBuf, sy
 
 use serde::Serialize;
 
-use super::{key::ClusterKey, kinds::Kind};
+use super::{constraints::Capacity, key::ClusterKey, kinds::Kind};
 use crate::cluster::{
     ids::{GroupId, MILLISECOND, Nanos, Role, VoterId},
+    placement::Constraints,
     timing::Timing,
 };
 
@@ -76,6 +77,9 @@ pub struct Voter {
     pub links: Vec<Link>,
     /// Its front devices; none on an arbiter.
     pub front: Vec<String>,
+    /// What it offers to groups that say what they need; `None`: as much as is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
 }
 
 /// One voter's end of one backplane link.
@@ -131,6 +135,9 @@ pub struct Group {
     /// After how long a failure is forgotten, ns.
     #[serde(skip_serializing_if = "is_default_failure")]
     pub failure_timeout_ns: Nanos,
+    /// What binds it to other groups and to its node.
+    #[serde(skip_serializing_if = "Constraints::is_empty")]
+    pub constraints: Constraints,
 }
 
 impl Group {

@@ -1,6 +1,7 @@
 //! The schema of the file: every key, its type and its place. No rule between two keys is checked here.
 
 use super::{
+    constraints::{RawCapacity, RawConstraints},
     diagnostic::Mistakes,
     reader::{At, Table, Value, as_integer, as_string},
     resources::RawResource,
@@ -56,6 +57,7 @@ pub(super) struct RawVoter {
     pub front: Option<At<Vec<At<String>>>>,
     /// Whether there is a `front` at all, be it of a wrong type.
     pub front_given: bool,
+    pub capacity: Option<RawCapacity>,
 }
 
 /// `[[group]]`
@@ -73,6 +75,7 @@ pub(super) struct RawGroup {
     pub resources: Vec<RawResource>,
     pub migration_threshold: Option<At<i64>>,
     pub failure_timeout: Option<At<String>>,
+    pub constraints: RawConstraints,
 }
 
 /// `[[group.vip]]`
@@ -176,6 +179,7 @@ impl RawVoter {
             hook: t.strings(m, "hook", "[\"auto\"]"),
             front: t.strings(m, "front", "[\"eth0\"]"),
             front_given: t.any("front").is_some(),
+            capacity: RawCapacity::of(&mut t, m),
         };
         if t.any("id").is_none() {
             t.missing(m, "id", "give each voter a number of its own from 1 to 8, and never give it to another machine");
@@ -207,6 +211,7 @@ impl RawGroup {
             resources: t.tables(m, "resource", "group.resource").into_iter().map(|t| RawResource::read(t, m)).collect(),
             migration_threshold: t.integer(m, "migration_threshold", 1, 1_000),
             failure_timeout: t.string(m, "failure_timeout"),
+            constraints: RawConstraints::read(&mut t, m),
         };
         t.finish(m);
         raw

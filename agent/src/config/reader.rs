@@ -118,6 +118,12 @@ impl<'t, 'i> Table<'t, 'i> {
         self.as_table(m, format!("[{key}]"), &v, &format!("write a section `[{key}]`"))
     }
 
+    /// A table as a value, `key = { … }`.
+    pub fn table_at(&mut self, m: &mut Mistakes<'_>, key: &'static str, example: &str) -> Option<Table<'t, 'i>> {
+        let v = self.any(key)?;
+        self.as_table(m, key.to_owned(), &v, &format!("write `{key} = {example}`"))
+    }
+
     /// A list of tables, `[[key]]`. `name` is what messages call one of them.
     pub fn tables(&mut self, m: &mut Mistakes<'_>, key: &'static str, header: &str) -> Vec<Table<'t, 'i>> {
         let Some(v) = self.any(key) else {

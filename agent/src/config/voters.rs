@@ -49,8 +49,15 @@ pub(super) fn check_voters(raw: &[RawVoter], m: &mut Mistakes<'_>) -> BTreeMap<V
         let number = VoterId(u8::try_from(id.value).unwrap_or(0));
         // A role that cannot be read is guessed by the front, so that it is not the cause of further mistakes.
         let guess = if front.is_empty() { Role::Arbiter } else { Role::Node };
-        let voter =
-            Voter { id: number, name: Arc::from(name.value.as_str()), role: role.unwrap_or(guess), links, front };
+        let capacity = r.capacity.as_ref().map(|c| c.check(role, m));
+        let voter = Voter {
+            id: number,
+            name: Arc::from(name.value.as_str()),
+            role: role.unwrap_or(guess),
+            links,
+            front,
+            capacity,
+        };
         if let Some(first) = voters.get(&number).map(|v: &Voter| v.name.clone()) {
             let free = (1..=VoterId::MAX)
                 .find(|n| !raw.iter().any(|o| o.id.as_ref().is_some_and(|o| o.value == i64::from(*n))));

@@ -18,6 +18,7 @@ use super::{
 use crate::cluster::{
     core::GroupSettings,
     ids::{GroupId, Role, VoterId},
+    placement::Constraints,
     timing::Timing,
 };
 
@@ -132,6 +133,7 @@ fn groups(voters: &[(VoterId, Role)], random: &mut Random) -> Vec<GroupSettings>
             prefers: if random.per_mille(500) { vec![(nodes[random.index(nodes.len())], 100)] } else { Vec::new() },
             stickiness: 10,
             failback: random.per_mille(200),
+            constraints: Constraints::default(),
             stops_first: (number % 2 == 0).then_some(200 * MILLION),
             ..GroupSettings::anywhere("")
         })

@@ -1,6 +1,6 @@
 //! The discrete-event world: machines, network, events, and what an event does to the machine that it reaches.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{
     checker::Checker,
@@ -221,6 +221,7 @@ impl World {
             role: machine.role,
             voters: self.voters.clone(),
             groups: self.groups.clone(),
+            rooms: BTreeMap::new(),
             timing,
             incarnation: machine.disk.incarnation,
             adopted,

@@ -84,6 +84,50 @@ fn orders_are_carried_out_or_refused_with_their_reason() {
     assert_eq!(servers.baton(&["move", "web", "lb1"]).status.code(), Some(4));
 }
 
+/// A configuration of the servers' cluster with one more group, `db`.
+fn with_db(servers: &Servers) -> String {
+    let key = servers.dir.path().join("cluster.key");
+    assert_eq!(servers.baton(&["keygen", key.to_str().unwrap()]).status.code(), Some(0));
+    let file = servers.dir.path().join("plan.toml");
+    let voter = |id: u8, name: &str, rest: &str| {
+        format!("[[voter]]\nid = {id}\nname = \"{name}\"\nbackplane = [\"10.0.0.{id}\"]\n{rest}\n")
+    };
+    let node = "role = \"node\"\nfront = [\"eth0\"]";
+    let group =
+        |name: &str, id: u8| format!("[[group]]\nname = \"{name}\"\nvip = [{{ address = \"192.0.2.{id}/24\" }}]\n");
+    let head = "[cluster]\nname = \"lb\"\nkey_file = \"cluster.key\"\n[this]\nname = \"lb1\"\n".to_owned();
+    let voters = [voter(1, "lb1", node), voter(2, "lb2", node), voter(3, "arbiter", "role = \"arbiter\"")].concat();
+    std::fs::write(&file, head + &voters + &group("web", 10) + &group("db", 11) + "after = [\"web\"]\n").unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_plan_starts_from_the_running_cluster() {
+    let servers = Servers::start();
+    let file = with_db(&servers);
+    let out = servers.baton(&["plan", &file]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    let expected = "from: the running cluster lb as lb1 sees it\n\n\
+        db   on lb2: the best node that can take it, score 0\nweb  on lb1: it stays\n1. start db on lb2\n";
+    assert_eq!(text(&out.stdout), expected);
+    let out = text(&servers.baton(&["plan", &file, "--down", "lb1"]).stdout);
+    assert!(out.contains("1. start web on lb2\n2. start db on lb2, once web runs\n"), "{out}");
+    servers.backend.status.lock().unwrap().voters[1].life = baton::api::status::Life::Silent;
+    let out = servers.baton(&["plan", &file, "--move", "web", "lb2"]);
+    assert_eq!(out.status.code(), Some(3));
+    assert!(
+        text(&out.stderr).contains("web cannot be moved to lb2: its heartbeats do not arrive"),
+        "{}",
+        text(&out.stderr)
+    );
+    servers.backend.status.lock().unwrap().cluster = "other".into();
+    let out = text(&servers.baton(&["plan", &file]).stdout);
+    assert!(
+        out.starts_with("from: nothing running and all nodes up, because the agent here is of cluster other"),
+        "{out}"
+    );
+}
+
 #[test]
 fn events_are_told_and_followed() {
     let servers = Servers::start();

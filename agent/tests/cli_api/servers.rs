@@ -18,6 +18,7 @@ use baton::{
         entry::{Cause, Scope, Switch},
         ids::{GroupId, Role, VoterId},
         message::Order,
+        placement::Constraints,
         timing::Timing,
     },
     config::{Group, Kind, OnFailed, Resource, Script, Shared, Vip, Voter},
@@ -168,7 +169,10 @@ fn run() -> GroupRun {
 fn shared() -> Shared {
     let names = [(1, "lb1", Role::Node), (2, "lb2", Role::Node), (3, "arbiter", Role::Arbiter)];
     let voter = |(id, name, role): (u8, &str, Role)| {
-        (VoterId(id), Voter { id: VoterId(id), name: name.into(), role, links: Vec::new(), front: Vec::new() })
+        (
+            VoterId(id),
+            Voter { id: VoterId(id), name: name.into(), role, links: Vec::new(), front: Vec::new(), capacity: None },
+        )
     };
     let vip = Vip { address: Ipv4Addr::new(192, 0, 2, 10).into(), prefix: 24, device: BTreeMap::new() };
     let web = Group {
@@ -183,6 +187,7 @@ fn shared() -> Shared {
         resources: vec![resource("data"), resource("daemon")],
         migration_threshold: 3,
         failure_timeout_ns: 600_000_000_000,
+        constraints: Constraints::default(),
     };
     Shared {
         name: "lb".into(),
@@ -252,6 +257,7 @@ pub fn report() -> StatusReport {
             runs: vec![NodeRun { node: "lb1".into(), run: run() }],
             vips: vec![VipStatus { address: "192.0.2.10/24".into(), device: "eth0".into(), present: true }],
             candidates: vec!["lb2".into()],
+            against: BTreeMap::new(),
         }],
         maintenance: false,
         fronts: vec![FrontStatus { device: "eth0".into(), up: true, gate: "tcx".into() }],

@@ -1,6 +1,7 @@
 //! Scenarios: cores run by hand through starts, faults and orders. Time is the lab's own, so bounds on it are exact.
 
 mod chaos;
+mod constraints;
 mod lab;
 mod orders;
 mod restarts;

@@ -59,7 +59,17 @@ fn chosen(group: &GroupSettings, except: Option<VoterId>, load: &[(VoterId, usiz
         bench.report(from, |_| {});
     }
     bench.pass_ms(10);
-    bench.core.choose(&web(), except, &load.iter().copied().collect())
+    let mut world = gather(&bench.core.sight(bench.now), None, |_, _| None, |_| world::Failback::Off);
+    let asked = world.groups.get_mut(&web())?;
+    asked.owner = None;
+    let candidates = bench.core.explain(&web())?.candidates;
+    asked.against = candidates.into_iter().map(|c| (c.node, c.against)).collect();
+    if let Some(against) = except.and_then(|n| asked.against.get_mut(&n)) {
+        against.push(Unfit::Silent);
+    }
+    let load: BTreeMap<VoterId, usize> = load.iter().copied().collect();
+    world.nodes.iter_mut().for_each(|(id, node)| node.load = load.get(id).copied().unwrap_or(0));
+    plan(&world).places.get(&web())?.node
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::cluster::{
     entry::Entry,
     ids::{Epoch, GroupId, Index, MILLISECOND, Nanos, Role, VoterId},
     message::Message,
+    placement::Room,
     state::State,
     timing::{Timing, majority},
     view::PeerView,
@@ -93,7 +94,8 @@ impl Lab {
         let timing = Timing::QUICK;
         let mutations = Mutations::default();
         let (me, role, incarnation, adopted) = (v(1), Role::Node, 1, BTreeMap::new());
-        let settings = Settings { me, role, voters, groups, timing, incarnation, adopted, mutations };
+        let rooms = BTreeMap::new();
+        let settings = Settings { me, role, voters, groups, rooms, timing, incarnation, adopted, mutations };
         let mut lab = Self {
             now: 1_000_000_000,
             hosts: BTreeMap::new(),
@@ -111,6 +113,12 @@ impl Lab {
             lab.boot(id);
         }
         lab
+    }
+
+    /// Starts all cores anew, with this room.
+    pub(super) fn rooms(&mut self, rooms: BTreeMap<VoterId, Room>) {
+        self.settings.rooms = rooms;
+        self.mutate(Mutations::default());
     }
 
     pub(super) fn mutate(&mut self, mutations: Mutations) {

@@ -1,6 +1,9 @@
-//! Which node shall own a group: who is fit, who scores highest, and why the others are not taken.
+//! Which node shall own a group: who is fit, who scores highest, what binds groups to one another, and why the others are not
+//! taken. [`plan()`] decides, for the leader and for `baton plan` alike.
 
 use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
 
 use super::{
     entry::Cause,
@@ -10,11 +13,25 @@ use super::{
     state::Movement,
 };
 
+mod desk;
+mod gather;
+mod plan;
+mod relations;
+mod suppose;
 #[cfg(test)]
 mod tests;
+pub mod text;
+pub mod world;
+
+pub(super) use self::gather::{belong_nowhere, gather, undecided};
+pub use self::{
+    plan::{Obstacle, Place, Plan, Step, Wait, Why, against_order, plan},
+    world::{Amount, Constraints, Room, World},
+};
 
 /// Why a node cannot own a group now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Unfit {
     /// It is an arbiter.
     Arbiter,
@@ -44,6 +61,12 @@ pub enum Unfit {
     Unready,
     /// It holds no lease.
     NoLease,
+    /// It has not the room that the group needs.
+    NoRoom,
+    /// A group from which it must keep apart is there.
+    Apart,
+    /// A group that it must be with is not there.
+    Without,
 }
 
 impl fmt::Display for Unfit {
@@ -63,6 +86,9 @@ impl fmt::Display for Unfit {
             Self::Refuses => "a resource of the group failed there or is still being stopped",
             Self::Unready => "a resource of the group is not ready there",
             Self::NoLease => "it holds no lease",
+            Self::NoRoom => "it has not the room that the group needs",
+            Self::Apart => "a group from which this one must keep apart is there",
+            Self::Without => "a group that this one must be with is not there",
         })
     }
 }
@@ -176,7 +202,7 @@ pub(super) fn against(sight: &Sight<'_>, group: &GroupSettings, node: VoterId) -
 /// Whether `node` may take the group when its owner is gone. One whose resources are not ready may: a service that limps is better
 /// than none, and what ails it may ail all nodes.
 pub(super) fn fit(sight: &Sight<'_>, group: &GroupSettings, node: VoterId) -> bool {
-    against(sight, group, node).iter().all(|why| *why == Unfit::Unready)
+    takes(&against(sight, group, node))
 }
 
 /// Why the group's resources are not ready on `node`, by its own report.
@@ -185,20 +211,9 @@ pub(super) fn unready<'a>(sight: &Sight<'a>, group: &GroupId, node: VoterId) -> 
     report.unready.iter().find(|(id, _)| id == group).map(|(_, why)| why.as_str())
 }
 
-/// The best fit node but `except`: one whose resources are ready, then the highest score, then the fewest groups by `load`, then
-/// the smallest number.
-pub(super) fn choose(
-    sight: &Sight<'_>,
-    group: &GroupId,
-    except: Option<VoterId>,
-    load: &BTreeMap<VoterId, usize>,
-) -> Option<VoterId> {
-    let group = sight.settings.group(group)?;
-    let nodes = sight.state.voters.keys().copied().filter(|n| Some(*n) != except && fit(sight, group, *n));
-    nodes.min_by_key(|n| {
-        let ready = unready(sight, &group.id, *n).is_none();
-        (!ready, -group.score(*n), load.get(n).copied().unwrap_or(0), *n)
-    })
+/// Whether a node may take a group although this stands against it: as [`fit`].
+fn takes(against: &[Unfit]) -> bool {
+    against.iter().all(|why| *why == Unfit::Unready)
 }
 
 /// How many groups each voter owns.
@@ -225,8 +240,13 @@ pub(super) fn explain(sight: &Sight<'_>, id: &GroupId) -> Option<Explanation> {
     let state = sight.state.groups.get(id)?;
     let unconfigured = GroupSettings { nodes: vec![VoterId(0)], ..GroupSettings::anywhere(&id.0) };
     let group = sight.settings.group(id).unwrap_or(&unconfigured);
-    let candidate =
-        |node: &VoterId| Candidate { node: *node, score: group.score(*node), against: against(sight, group, *node) };
+    let candidate = |node: &VoterId| {
+        let mut against = against(sight, group, *node);
+        if state.owner != Some(*node) {
+            against.extend(gather::bound(sight, group, *node));
+        }
+        Candidate { node: *node, score: group.score(*node), against }
+    };
     Some(Explanation {
         group: id.clone(),
         epoch: state.epoch,
