@@ -185,7 +185,7 @@ fn choice_of<T: Copy>(
     }
 }
 
-fn absolute(given: &At<String>, key: &str, example: &str, m: &mut Mistakes<'_>) -> PathBuf {
+pub(super) fn absolute(given: &At<String>, key: &str, example: &str, m: &mut Mistakes<'_>) -> PathBuf {
     if !Path::new(&given.value).is_absolute() {
         let message = format!("`{key}` is \"{}\", not an absolute path", given.value);
         m.error(&given.span, message, format!("write a whole path, such as \"{example}\""));

@@ -2,6 +2,7 @@
 //!
 //! [`load`] reads it, and refuses it with *all* its mistakes at once, each with its line and what would be right.
 
+pub mod bytes;
 mod cluster;
 mod constraints;
 mod diagnostic;

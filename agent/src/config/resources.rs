@@ -227,3 +227,24 @@ pub(super) fn command(
     }
     Some(words)
 }
+
+/// The host and the port of "host:port"; an IPv6 address stands in brackets.
+pub(super) fn split_host_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0 && text.bytes().last().is_some_and(|b| b.is_ascii_digit()))?;
+    let good = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)),
+    };
+    good.then_some((host, port))
+}
+
+/// Checks "host:port".
+pub(super) fn host_port(given: &At<String>, key: &str, m: &mut Mistakes<'_>) -> Option<String> {
+    if split_host_port(&given.value).is_none() {
+        let message = format!("`{key}` is \"{}\", which is no host and port", given.value.escape_debug());
+        m.error(&given.span, message, format!("write `{key} = \"127.0.0.1:5432\"`, or \"[::1]:5432\""));
+        return None;
+    }
+    Some(given.value.clone())
+}

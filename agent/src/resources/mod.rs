@@ -5,11 +5,13 @@
 
 pub mod build;
 pub mod call;
+pub mod check;
 pub mod common;
 pub mod error;
 pub mod event;
 pub mod haproxy;
 pub mod output;
+pub mod process;
 pub mod script;
 pub mod vip;
 

@@ -1,5 +1,7 @@
 //! The kinds of `[[group.resource]]`, one file a kind: its own keys, read and checked, and the specification that comes of them.
 
+mod check;
+mod process;
 mod script;
 
 use serde::Serialize;
@@ -10,6 +12,8 @@ use super::{
 };
 use crate::cluster::ids::{MILLISECOND, Nanos};
 
+pub use check::{Check, Http, Probe, Scope};
+pub use process::{Process, Ready};
 pub use script::Script;
 
 const SECOND: Nanos = 1_000 * MILLISECOND;
@@ -20,6 +24,10 @@ const SECOND: Nanos = 1_000 * MILLISECOND;
 pub enum Kind {
     /// A program that is called to start, stop and look.
     Script(Script),
+    /// A program that Baton supervises.
+    Process(Process),
+    /// Something that must hold.
+    Check(Check),
 }
 
 /// The times of a kind, where the configuration does not say otherwise; nanoseconds.
@@ -41,20 +49,23 @@ const USUAL: Times = Times { start: 60 * SECOND, stop: 60 * SECOND, monitor: 20 
 type Read = fn(&mut Table<'_, '_>, &mut Mistakes<'_>) -> Option<Kind>;
 
 /// The word of each kind in the file, and who reads its keys.
-const KINDS: [(&str, Read); 1] = [("script", script::read)];
+const KINDS: [(&str, Read); 3] = [("script", script::read), ("process", process::read), ("check", check::read)];
 
 impl Kind {
     /// Its word in the file.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Script(_) => "script",
+            Self::Process(_) => "process",
+            Self::Check(_) => "check",
         }
     }
 
     /// Its times, unless the configuration sets others.
     pub fn times(&self) -> Times {
         match self {
-            Self::Script(_) => USUAL,
+            Self::Script(_) | Self::Process(_) => USUAL,
+            Self::Check(check) => check.times(),
         }
     }
 }
