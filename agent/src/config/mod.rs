@@ -6,6 +6,7 @@ mod cluster;
 mod diagnostic;
 mod digest;
 pub mod duration;
+mod fence;
 mod groups;
 mod haproxy;
 pub mod key;
@@ -34,7 +35,7 @@ pub use self::{
     key::{ClusterKey, KeyError},
     kinds::Kind,
     model::{
-        Config, DrainMode, Group, Haproxy, Hook, Link, Managed, OnFailed, OnFailure, Resource, Shared, This, Vip, Voter,
+        Config, DrainMode, Fence, Group, Haproxy, Hook, Link, Managed, OnFailed, OnFailure, Resource, Shared, This, Vip, Voter,
     },
     resources::ADDRESSES,
 };

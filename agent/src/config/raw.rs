@@ -72,6 +72,7 @@ pub(super) struct RawGroup {
     pub resources: Vec<RawResource>,
     pub migration_threshold: Option<At<i64>>,
     pub failure_timeout: Option<At<String>>,
+    pub fence: Option<At<Vec<At<String>>>>,
 }
 
 /// `[[group.vip]]`
@@ -205,6 +206,7 @@ impl RawGroup {
             resources: t.tables(m, "resource", "group.resource").into_iter().map(|t| RawResource::read(t, m)).collect(),
             migration_threshold: t.integer(m, "migration_threshold", 1, 1_000),
             failure_timeout: t.string(m, "failure_timeout"),
+            fence: t.strings(m, "fence", "[\"local\"]"),
         };
         t.finish(m);
         raw

@@ -1,5 +1,6 @@
 //! The kinds of `[[group.resource]]`, one file a kind: its own keys, read and checked, and the specification that comes of them.
 
+mod filesystem;
 mod script;
 
 use serde::Serialize;
@@ -10,6 +11,7 @@ use super::{
 };
 use crate::cluster::ids::{MILLISECOND, Nanos};
 
+pub use filesystem::{Busy, Filesystem, Fsck};
 pub use script::Script;
 
 const SECOND: Nanos = 1_000 * MILLISECOND;
@@ -20,6 +22,8 @@ const SECOND: Nanos = 1_000 * MILLISECOND;
 pub enum Kind {
     /// A program that is called to start, stop and look.
     Script(Script),
+    /// A filesystem that is mounted.
+    Filesystem(Filesystem),
 }
 
 /// The times of a kind, where the configuration does not say otherwise; nanoseconds.
@@ -41,20 +45,29 @@ const USUAL: Times = Times { start: 60 * SECOND, stop: 60 * SECOND, monitor: 20 
 type Read = fn(&mut Table<'_, '_>, &mut Mistakes<'_>) -> Option<Kind>;
 
 /// The word of each kind in the file, and who reads its keys.
-const KINDS: [(&str, Read); 1] = [("script", script::read)];
+const KINDS: [(&str, Read); 2] = [("filesystem", filesystem::read), ("script", script::read)];
 
 impl Kind {
     /// Its word in the file.
     pub fn word(&self) -> &'static str {
         match self {
+            Self::Filesystem(_) => "filesystem",
             Self::Script(_) => "script",
+        }
+    }
+
+    /// The block device that it mounts, if it does: a filesystem that only one node may have at a time.
+    pub fn block_device(&self) -> Option<&str> {
+        match self {
+            Self::Filesystem(fs) if !fs.is_network() => Some(&fs.device),
+            Self::Filesystem(_) | Self::Script(_) => None,
         }
     }
 
     /// Its times, unless the configuration sets others.
     pub fn times(&self) -> Times {
         match self {
-            Self::Script(_) => USUAL,
+            Self::Filesystem(_) | Self::Script(_) => USUAL,
         }
     }
 }
