@@ -35,7 +35,8 @@ pub use self::{
     key::{ClusterKey, KeyError},
     kinds::Kind,
     model::{
-        Config, DrainMode, Fence, Group, Haproxy, Hook, Link, Managed, OnFailed, OnFailure, Resource, Shared, This, Vip, Voter,
+        Config, DrainMode, Fence, Group, Haproxy, Hook, Link, Managed, OnFailed, OnFailure, Resource, Shared, This,
+        Vip, Voter,
     },
     resources::ADDRESSES,
 };

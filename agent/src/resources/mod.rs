@@ -3,8 +3,11 @@
 //! An operation returns [`Work`]: done already, or a future. Kinds on the critical path of a takeover (addresses) do their
 //! work inside the call, without a task switch or an allocation for a future; slower kinds return a future.
 
+mod calls;
+mod child;
 pub mod error;
 pub mod event;
+pub mod filesystem;
 pub mod haproxy;
 pub mod vip;
 

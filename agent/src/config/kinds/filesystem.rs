@@ -17,7 +17,17 @@ const NETWORK: [&str; 9] = ["nfs", "nfs4", "cifs", "smb3", "glusterfs", "ceph", 
 const TAGS: [&str; 4] = ["LABEL", "UUID", "PARTUUID", "PARTLABEL"];
 /// Options that make mount(2) do something else than mount a device.
 const FOREIGN: [&str; 12] = [
-    "bind", "rbind", "move", "remount", "loop", "shared", "rshared", "private", "rprivate", "slave", "rslave",
+    "bind",
+    "rbind",
+    "move",
+    "remount",
+    "loop",
+    "shared",
+    "rshared",
+    "private",
+    "rprivate",
+    "slave",
+    "rslave",
     "unbindable",
 ];
 /// Filesystems with a fsck that repairs them without asking.
@@ -212,7 +222,9 @@ fn check_fsck(given: Option<At<String>>, fs_type: Option<&str>, m: &mut Mistakes
         && !CHECKED.contains(&fs_type)
     {
         let help = match fs_type {
-            "xfs" => "leave `fsck` out: xfs recovers at each mount; what that cannot repair is for `xfs_repair`, by hand",
+            "xfs" => {
+                "leave `fsck` out: xfs recovers at each mount; what that cannot repair is for `xfs_repair`, by hand"
+            }
             "btrfs" => "leave `fsck` out: btrfs recovers at each mount",
             _ => "leave `fsck` out",
         };
