@@ -89,7 +89,7 @@ impl Process {
     }
 
     /// A child that may have ended already; nobody has asked for its status yet, so its number is its own still.
-    pub(crate) fn child(pid: u32) -> io::Result<Self> {
+    fn child(pid: u32) -> io::Result<Self> {
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
         let fd = pidfd_open(raw, PidfdFlags::empty())?;
         let started = read_stat(&fs::read(format!("/proc/{pid}/stat"))?).map_or(0, |s| s.started);

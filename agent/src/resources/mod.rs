@@ -3,9 +3,9 @@
 //! An operation returns [`Work`]: done already, or a future. Kinds on the critical path of a takeover (addresses) do their
 //! work inside the call, without a task switch or an allocation for a future; slower kinds return a future.
 
-mod calls;
 pub mod build;
 pub mod call;
+mod calls;
 pub mod common;
 pub mod error;
 pub mod event;

@@ -13,24 +13,30 @@ use baton::{
     config::kinds::{self, Busy, Fsck},
     resources::{Common, Context, Health, Operation, Resource, ResourceError, Timeouts, Work, filesystem::Filesystem},
 };
-use rustix::mount::{MountPropagationFlags, mount_change};
 use tempfile::TempDir;
 
 /// The longest that anything is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs a test in a mount namespace of its own.
-pub fn isolated(test: impl FnOnce(&mut Lab) + Send + 'static) {
-    let thread = thread::spawn(move || {
-        // SAFETY: unshare(2) with CLONE_NEWNS moves only the calling thread, and those that it starts.
-        let done = unsafe { libc::unshare(libc::CLONE_NEWNS) };
-        assert_eq!(done, 0, "a mount namespace: run as root");
-        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
-        test(&mut Lab::new());
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
+/// Set for the part of a test that runs in namespaces.
+const INSIDE: &str = "BATON_TEST_INSIDE";
+
+/// Runs a test in a mount and a process namespace of its own: what is ended there is nobody else's, and all of it ends with
+/// the test.
+pub fn isolated(test: impl FnOnce(&mut Lab)) {
+    if std::env::var_os(INSIDE).is_some() {
+        return test(&mut Lab::new());
     }
+    let name = thread::current().name().unwrap().to_owned();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]).arg(std::env::current_exe().unwrap());
+    let out = command.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(INSIDE, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(
+        out.status.success() && said.contains("1 passed"),
+        "in its namespaces (run as root): {said}{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
 }
 
 /// The files, devices and processes of a test; all are gone with it.

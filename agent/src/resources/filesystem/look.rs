@@ -1,6 +1,9 @@
 //! How things stand: what is mounted at the folder, whether it is ours, and where else the device is mounted.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     mountinfo::{self, Mount, Namespace, top_at},
@@ -72,6 +75,11 @@ impl Seen {
     ) -> impl Iterator<Item = (&'s Namespace, &'s Mount)> {
         let ours = move |m: &&Mount| (!spec.is_network() || m.point == self.point) && self.is_ours(m, spec);
         namespaces.iter().flat_map(move |n| n.mounts.iter().filter(ours).map(move |m| (n, m)))
+    }
+
+    /// Whether it is the filesystem on which the machine itself runs: nothing of that is ever taken away.
+    pub fn is_root(&self, spec: &Filesystem) -> bool {
+        self.mounts.iter().any(|m| m.point == Path::new("/") && self.is_ours(m, spec))
     }
 
     /// What is mounted beneath the folder, the deepest first.

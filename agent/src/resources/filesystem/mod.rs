@@ -11,7 +11,7 @@ mod tools;
 mod unmount;
 mod write;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tracing::info;
@@ -21,7 +21,7 @@ use self::{
     mounting::{Before, Failure, before, folder, mount_block},
     target::Target,
 };
-use super::{Common, Context, Health, Operation, Resource, ResourceError, Timeouts, Work, calls::Calls};
+use super::{Common, Context, Health, Operation, Resource, ResourceError, Timeouts, Work, call::Caller, calls::Calls};
 use crate::config::kinds;
 
 /// Between two looks whether a device is there.
@@ -36,6 +36,8 @@ pub struct Filesystem {
     label: String,
     spec: kinds::Filesystem,
     calls: Calls,
+    /// Its check and its helper.
+    tools: Arc<Caller>,
     /// The device, once it was found: its node may go away.
     known: Option<Target>,
     /// It was mounted, or found mounted, in this agent's life: its copies elsewhere came of that.
@@ -45,19 +47,27 @@ pub struct Filesystem {
 impl Filesystem {
     /// Nothing is touched yet.
     pub fn new(common: &Common, spec: &kinds::Filesystem) -> Self {
-        let label = common.label();
-        Self { common: common.clone(), label, spec: spec.clone(), calls: Calls::default(), known: None, mine: false }
+        Self {
+            common: common.clone(),
+            label: common.name(),
+            spec: spec.clone(),
+            calls: Calls::default(),
+            tools: Arc::new(Caller::new(common.file("log"), common.file("json"))),
+            known: None,
+            mine: false,
+        }
     }
 
     fn failed(&self, operation: Operation, failure: Failure) -> ResourceError {
-        self.common.failed(operation, failure.object, failure.cause, failure.errno, failure.remedy)
+        let Failure { object, cause, errno, remedy } = failure;
+        ResourceError::Failed { resource: self.label.clone(), operation, object, cause, errno, remedy }
     }
 
     /// The error of a call that does not come back.
     fn hung(&self, operation: Operation, hung: &super::calls::Hung) -> ResourceError {
         let object = format!("{} on {}", self.spec.device, self.spec.mount.display());
         let remedy = "see whether its server or device answers, and what the kernel says (dmesg)";
-        self.common.failed(operation, object, hung.to_string(), None, remedy)
+        self.common.failed(operation, object, hung.to_string(), remedy)
     }
 
     /// Makes a call on a thread that may wait.
@@ -101,13 +111,13 @@ impl Filesystem {
         made.map_err(|f| self.failed(failed, f))?;
         let name = match &target {
             Target::Block { path, .. } => {
-                tools::check(&self.spec, path, until).await.map_err(|f| self.failed(failed, f))?;
+                tools::check(&self.tools, &self.spec, path, until).await.map_err(|f| self.failed(failed, f))?;
                 path.display().to_string()
             }
             Target::Network(name) => name.clone(),
         };
         match (tools::helper(&self.spec.fs_type), target) {
-            (Some(helper), _) => tools::mount_by_helper(&self.spec, helper, &name, until).await,
+            (Some(helper), _) => tools::mount_by_helper(&self.tools, &self.spec, &helper, &name, until).await,
             (None, Target::Block { path, .. }) => {
                 let spec = self.spec.clone();
                 self.call(failed, "mount(2)", until, move || mount_block(&spec, &path)).await?

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use rustix::process::Signal;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
 use super::{
@@ -31,6 +31,12 @@ impl Filesystem {
         let (begin, until) = (Instant::now(), limit(timeout));
         let passing = PASSING.min(timeout / 4);
         let mut told = BTreeSet::new();
+        // A start may have been given up while a check or a helper ran: it was killed, and must have ended.
+        let cleared = timeout_at(until, self.tools.clear()).await.unwrap_or(Err(std::io::ErrorKind::TimedOut.into()));
+        cleared.map_err(|e| {
+            let failure = Failure::kernel(&self.spec.device, "what was started for it does not end", &e, "see dmesg");
+            self.failed(stop, failure)
+        })?;
         loop {
             let waited = begin.elapsed();
             let (spec, known, mine) = (self.spec.clone(), self.known.clone(), self.mine);

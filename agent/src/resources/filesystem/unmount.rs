@@ -63,6 +63,9 @@ pub fn attempt(spec: &Filesystem, known: Option<&Target>, mine: bool, force: boo
     let seen = Seen::look(spec, known)?;
     let namespaces = mountinfo::elsewhere()?;
     let runs = seen.runs(spec);
+    if seen.is_root(spec) {
+        return Ok(Attempt::Foreign("it is the filesystem on which this machine runs".to_owned()));
+    }
     if let (Err(Unusable::NoDevice(path)), Some(_)) = (&seen.target, &seen.top) {
         return Ok(Attempt::Foreign(format!(
             "{} is no block device, so what is mounted cannot be told",
