@@ -50,9 +50,10 @@ impl Seen {
     pub fn is_ours(&self, mount: &Mount, spec: &Filesystem) -> bool {
         match &self.target {
             Ok(target) => target.is_of(mount),
-            // With its device gone it can be told only by what it is.
+            // With its device gone it can be told only by where it is, and what: never anything elsewhere.
             Err(_) => {
-                mount.fs_type == spec.fs_type && (mount.source == spec.device || mount.source.starts_with("/dev/"))
+                let source = mount.source == spec.device || mount.source.starts_with("/dev/");
+                mount.point == self.point && mount.fs_type == spec.fs_type && source
             }
         }
     }
@@ -81,14 +82,13 @@ impl Seen {
     pub fn is_root(&self, spec: &Filesystem) -> bool {
         self.mounts.iter().any(|m| m.point == Path::new("/") && self.is_ours(m, spec))
     }
+}
 
-    /// What is mounted beneath the folder, the deepest first.
-    pub fn beneath(&self) -> Vec<&Mount> {
-        let mut found: Vec<&Mount> =
-            self.mounts.iter().filter(|m| m.point != self.point && m.point.starts_with(&self.point)).collect();
-        found.sort_by_key(|m| std::cmp::Reverse((m.point.components().count(), m.id)));
-        found
-    }
+/// What is mounted beneath a folder, the deepest first.
+pub fn beneath<'m>(mounts: &'m [Mount], point: &Path) -> Vec<&'m Mount> {
+    let mut found: Vec<&Mount> = mounts.iter().filter(|m| m.point != point && m.point.starts_with(point)).collect();
+    found.sort_by_key(|m| std::cmp::Reverse((m.point.components().count(), m.id)));
+    found
 }
 
 /// What is at a folder, in words.

@@ -37,6 +37,9 @@ async fn run(tools: &Caller, words: Vec<String>, until: Instant) -> Result<Answe
 /// # Errors
 /// [`Failure`]: what fsck(8) says in its exit code.
 pub async fn check(tools: &Caller, spec: &Filesystem, device: &Path, until: Instant) -> Result<(), Failure> {
+    if spec.fsck == Fsck::Never {
+        return Ok(());
+    }
     let ext = spec.fs_type.starts_with("ext");
     let name = if ext { "e2fsck".to_owned() } else { format!("fsck.{}", spec.fs_type) };
     let object = device.display().to_string();
@@ -45,11 +48,9 @@ pub async fn check(tools: &Caller, spec: &Filesystem, device: &Path, until: Inst
         return Err(Failure::new(name, "there is no such program", remedy));
     };
     let mut words = vec![path.display().to_string(), "-p".to_owned()];
-    match spec.fsck {
-        Fsck::Never => return Ok(()),
-        Fsck::Force if ext || matches!(spec.fs_type.as_str(), "jfs" | "f2fs") => words.push("-f".to_owned()),
-        // The others look at everything anyway.
-        Fsck::Preen | Fsck::Force => {}
+    // The others look at everything anyway.
+    if spec.fsck == Fsck::Force && (ext || matches!(spec.fs_type.as_str(), "jfs" | "f2fs")) {
+        words.push("-f".to_owned());
     }
     words.push(object.clone());
     let answer = run(tools, words, until).await.map_err(|cause| {

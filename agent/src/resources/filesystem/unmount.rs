@@ -1,11 +1,7 @@
 //! One attempt to unmount: all copies of the mount first, in all namespaces, then the mount itself; and whether it is really
 //! gone. A lazy unmount is never done: the device stays claimed until the last file is closed.
 
-use std::{
-    fs::File,
-    io,
-    path::{Path, PathBuf},
-};
+use std::{fs::File, io, path::PathBuf};
 
 use rustix::{
     io::Errno,
@@ -16,7 +12,7 @@ use std::os::fd::AsFd as _;
 
 use super::{
     holders::{Holder, Wanted, holders, others},
-    look::{Seen, describe},
+    look::{self, Seen, describe},
     mountinfo::{self, Mount},
     target::{Target, Unusable},
 };
@@ -72,18 +68,20 @@ pub fn attempt(spec: &Filesystem, known: Option<&Target>, mine: bool, force: boo
             path.display()
         )));
     }
+    if let Some(top) = seen.top.as_ref().filter(|_| !runs)
+        && seen.target.is_ok()
+        && seen.mounts.iter().any(|m| m.point == seen.point && seen.is_ours(m, spec))
+    {
+        return Ok(Attempt::Foreign(format!("{} is mounted over it", describe(top))));
+    }
     if !runs && !mine && seen.target.is_ok() {
-        let here = seen.mounts.iter().filter(|m| m.point == seen.point && seen.is_ours(m, spec)).map(|m| (None, m));
-        let places = here.chain(seen.copies(spec).map(|m| (None, m)));
-        let mut places = places.chain(seen.abroad(spec, &namespaces).map(|(n, m)| (Some(n), m)));
-        if let Some((namespace, mount)) = places.next() {
+        let places = seen.copies(spec).map(|m| (None, m));
+        if let Some((namespace, mount)) = places.chain(seen.abroad(spec, &namespaces).map(|(n, m)| (Some(n), m))).next()
+        {
             let at = mount.point.display();
-            return Ok(Attempt::Foreign(match (namespace, &seen.top) {
-                (Some(n), _) => {
-                    format!("it is mounted on {at} in the mount namespace of {} (process {})", n.name, n.pid)
-                }
-                (None, Some(top)) if mount.point == seen.point => format!("{} is mounted over it", describe(top)),
-                (None, _) => format!("it is mounted on {at}"),
+            return Ok(Attempt::Foreign(match namespace {
+                Some(n) => format!("it is mounted on {at} in the mount namespace of {} (process {})", n.name, n.pid),
+                None => format!("it is mounted on {at}"),
             }));
         }
     }
@@ -92,9 +90,12 @@ pub fn attempt(spec: &Filesystem, known: Option<&Target>, mine: bool, force: boo
         return Ok(Attempt::Gone);
     }
     let mut report = Report::default();
+    let take = spec.busy == Busy::Kill;
     for (namespace, mount) in seen.abroad(spec, &namespaces) {
-        let gone = unmount_abroad(namespace.pid, &mount.point);
-        if let Err(error) = gone {
+        let beneath = look::beneath(&namespace.mounts, &mount.point).into_iter().filter(|_| take);
+        let mut points: Vec<PathBuf> = beneath.map(|m| m.point.clone()).collect();
+        points.push(mount.point.clone());
+        if let Err(error) = unmount_abroad(namespace.pid, points) {
             let at = mount.point.display();
             report.others.push(format!(
                 "{} (process {}), in whose mount namespace it is mounted on {at} ({error})",
@@ -102,8 +103,8 @@ pub fn attempt(spec: &Filesystem, known: Option<&Target>, mine: bool, force: boo
             ));
         }
     }
-    let take = spec.busy == Busy::Kill;
-    let more: Vec<&Mount> = seen.beneath().into_iter().filter(|_| runs).chain(seen.copies(spec)).collect();
+    let more: Vec<&Mount> =
+        look::beneath(&seen.mounts, &seen.point).into_iter().filter(|_| runs).chain(seen.copies(spec)).collect();
     for mount in more {
         let at = mount.point.display();
         match take.then(|| unmount(&mount.point, UnmountFlags::NOFOLLOW)) {
@@ -176,20 +177,22 @@ fn still(spec: &Filesystem, known: Option<&Target>, before: &Seen) -> io::Result
     }
 }
 
-/// Unmounts a folder in the mount namespace of a process.
-fn unmount_abroad(pid: u32, point: &Path) -> io::Result<()> {
+/// Unmounts folders in the mount namespace of a process, one after the other.
+fn unmount_abroad(pid: u32, points: Vec<PathBuf>) -> io::Result<()> {
     let namespace = File::open(format!("/proc/{pid}/ns/mnt"))?;
-    let point: PathBuf = point.to_owned();
     // A thread of its own, which ends there: this one stays where it is.
     let thread = std::thread::Builder::new().name("unmount".into()).spawn(move || -> io::Result<()> {
         // SAFETY: CLONE_FS only gives this thread a working folder and a root of its own, and it opens no files that others
         // would use.
         unsafe { unshare_unsafe(UnshareFlags::FS)? };
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
-        match unmount(&point, UnmountFlags::NOFOLLOW) {
-            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
-            Err(e) => Err(e.into()),
+        for point in points {
+            match unmount(&point, UnmountFlags::NOFOLLOW) {
+                Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+                Err(e) => return Err(e.into()),
+            }
         }
+        Ok(())
     })?;
     thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
 }
