@@ -1,6 +1,6 @@
 //! Makes the resource that the configuration describes.
 
-use super::{Common, Notifier, Resource, filesystem, script};
+use super::{Common, Notifier, Resource, filesystem, ocf, script};
 use crate::config::Kind;
 
 /// The resource of a kind. Nothing is started, and nothing is looked at.
@@ -8,6 +8,7 @@ pub fn build(common: Common, kind: &Kind, notifier: &Notifier) -> Box<dyn Resour
     let _ = notifier;
     match kind {
         Kind::Filesystem(spec) => Box::new(filesystem::Filesystem::new(&common, spec)),
+        Kind::Ocf(spec) => Box::new(ocf::Ocf::new(&common, spec)),
         Kind::Script(spec) => Box::new(script::Script::new(&common, spec.clone())),
     }
 }

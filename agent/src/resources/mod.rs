@@ -11,6 +11,7 @@ pub mod error;
 pub mod event;
 pub mod filesystem;
 pub mod haproxy;
+pub mod ocf;
 pub mod output;
 pub mod script;
 pub mod vip;

@@ -1,6 +1,7 @@
 //! The kinds of `[[group.resource]]`, one file a kind: its own keys, read and checked, and the specification that comes of them.
 
 mod filesystem;
+mod ocf;
 mod script;
 
 use serde::Serialize;
@@ -12,6 +13,7 @@ use super::{
 use crate::cluster::ids::{MILLISECOND, Nanos};
 
 pub use filesystem::{Busy, Filesystem, Fsck};
+pub use ocf::{GivenTimes, OCF_ROOT, Ocf, OcfRole};
 pub use script::Script;
 
 const SECOND: Nanos = 1_000 * MILLISECOND;
@@ -24,6 +26,8 @@ pub enum Kind {
     Script(Script),
     /// A filesystem that is mounted.
     Filesystem(Filesystem),
+    /// What an OCF resource agent runs.
+    Ocf(Ocf),
 }
 
 /// The times of a kind, where the configuration does not say otherwise; nanoseconds.
@@ -45,13 +49,14 @@ const USUAL: Times = Times { start: 60 * SECOND, stop: 60 * SECOND, monitor: 20 
 type Read = fn(&mut Table<'_, '_>, &mut Mistakes<'_>) -> Option<Kind>;
 
 /// The word of each kind in the file, and who reads its keys.
-const KINDS: [(&str, Read); 2] = [("filesystem", filesystem::read), ("script", script::read)];
+const KINDS: [(&str, Read); 3] = [("filesystem", filesystem::read), ("ocf", ocf::read), ("script", script::read)];
 
 impl Kind {
     /// Its word in the file.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Filesystem(_) => "filesystem",
+            Self::Ocf(_) => "ocf",
             Self::Script(_) => "script",
         }
     }
@@ -60,14 +65,14 @@ impl Kind {
     pub fn block_device(&self) -> Option<&str> {
         match self {
             Self::Filesystem(fs) if !fs.is_network() => Some(&fs.device),
-            Self::Filesystem(_) | Self::Script(_) => None,
+            Self::Filesystem(_) | Self::Ocf(_) | Self::Script(_) => None,
         }
     }
 
     /// Its times, unless the configuration sets others.
     pub fn times(&self) -> Times {
         match self {
-            Self::Filesystem(_) | Self::Script(_) => USUAL,
+            Self::Filesystem(_) | Self::Ocf(_) | Self::Script(_) => USUAL,
         }
     }
 }
