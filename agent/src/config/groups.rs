@@ -10,7 +10,7 @@ use super::{
     cluster::{check_duration, check_name},
     constraints,
     diagnostic::{Mistakes, did_you_mean},
-    haproxy,
+    fence, haproxy,
     model::{DRAIN_TIMEOUT, FAILURE_TIMEOUT, Group, MIGRATION_THRESHOLD, Vip, Voter},
     raw::{RawByNode, RawGroup, RawVip, SCORE_MAX},
     reader::At,
@@ -105,6 +105,7 @@ fn check_group(
     let vips = r.vips.iter().filter_map(|v| check_vip(v, name, &nodes, voters, taken, m)).collect();
     let haproxies = r.haproxies.iter().map(|h| haproxy::check(h, name, &nodes, voters, run, m)).collect();
     let resources = resources::check(&r.resources, m);
+    let fence = fence::check(r.fence.as_ref(), &r.resources, name, m);
     let stickiness = r.stickiness.as_ref().and_then(|s| i32::try_from(s.value).ok()).unwrap_or(STICKINESS);
     debug_assert!(i64::from(stickiness) <= SCORE_MAX);
     Group {
@@ -121,6 +122,7 @@ fn check_group(
         vips,
         haproxies,
         resources,
+        fence,
         migration_threshold: r
             .migration_threshold
             .as_ref()

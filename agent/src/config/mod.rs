@@ -8,6 +8,7 @@ mod constraints;
 mod diagnostic;
 mod digest;
 pub mod duration;
+mod fence;
 mod groups;
 mod haproxy;
 pub mod key;
@@ -37,7 +38,8 @@ pub use self::{
     key::{ClusterKey, KeyError},
     kinds::{Kind, Script},
     model::{
-        Config, DrainMode, Group, Haproxy, Hook, Link, Managed, OnFailed, OnFailure, Resource, Shared, This, Vip, Voter,
+        Config, DrainMode, Fence, Group, Haproxy, Hook, Link, Managed, OnFailed, OnFailure, Resource, Shared, This,
+        Vip, Voter,
     },
     resources::{ADDRESSES, HAPROXY},
 };

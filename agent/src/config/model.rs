@@ -129,6 +129,9 @@ pub struct Group {
     /// Its other resources, in the file's order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<Resource>,
+    /// What keeps a dead owner away from the group's storage; empty for a group without any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fence: Vec<Fence>,
     /// So many failures of one resource on one node move the group.
     #[serde(skip_serializing_if = "is_default_threshold")]
     pub migration_threshold: u32,
@@ -218,6 +221,16 @@ pub enum OnFailed {
     Move,
     /// It is reported.
     Ignore,
+}
+
+/// What keeps a dead owner away from a group's storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fence {
+    /// Nothing has to: each node has storage of its own, or what runs on it replicates it.
+    Local,
+    /// Nothing does, and the storage is shared.
+    Unsafe,
 }
 
 /// One HAProxy, which runs on all nodes of its group.

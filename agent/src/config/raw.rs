@@ -76,6 +76,7 @@ pub(super) struct RawGroup {
     pub migration_threshold: Option<At<i64>>,
     pub failure_timeout: Option<At<String>>,
     pub constraints: RawConstraints,
+    pub fence: Option<At<Vec<At<String>>>>,
 }
 
 /// `[[group.vip]]`
@@ -212,6 +213,7 @@ impl RawGroup {
             migration_threshold: t.integer(m, "migration_threshold", 1, 1_000),
             failure_timeout: t.string(m, "failure_timeout"),
             constraints: RawConstraints::read(&mut t, m),
+            fence: t.strings(m, "fence", "[\"local\"]"),
         };
         t.finish(m);
         raw

@@ -30,9 +30,9 @@ const INTERVAL: (Nanos, Nanos) = (100 * MILLISECOND, 24 * 3_600_000 * MILLISECON
 /// `[[group.resource]]`, its kind's keys read already.
 #[derive(Debug)]
 pub(super) struct RawResource {
-    span: Range<usize>,
-    name: Option<At<String>>,
-    kind: Option<Kind>,
+    pub(super) span: Range<usize>,
+    pub(super) name: Option<At<String>>,
+    pub(super) kind: Option<Kind>,
     requires: Option<At<Vec<At<String>>>>,
     on_failure: Option<At<String>>,
     start_timeout: Option<At<String>>,

@@ -5,11 +5,14 @@
 
 pub mod build;
 pub mod call;
+mod calls;
 pub mod check;
 pub mod common;
 pub mod error;
 pub mod event;
+pub mod filesystem;
 pub mod haproxy;
+pub mod ocf;
 pub mod output;
 pub mod process;
 pub mod script;

@@ -1,6 +1,8 @@
 //! The kinds of `[[group.resource]]`, one file a kind: its own keys, read and checked, and the specification that comes of them.
 
 mod check;
+mod filesystem;
+mod ocf;
 mod process;
 mod script;
 
@@ -13,6 +15,8 @@ use super::{
 use crate::cluster::ids::{MILLISECOND, Nanos};
 
 pub use check::{Check, Http, Probe, Scope};
+pub use filesystem::{Busy, Filesystem, Fsck};
+pub use ocf::{GivenTimes, OCF_ROOT, Ocf, OcfRole};
 pub use process::{Process, Ready};
 pub use script::Script;
 
@@ -28,6 +32,10 @@ pub enum Kind {
     Process(Process),
     /// Something that must hold.
     Check(Check),
+    /// A filesystem that is mounted.
+    Filesystem(Filesystem),
+    /// What an OCF resource agent runs.
+    Ocf(Ocf),
 }
 
 /// The times of a kind, where the configuration does not say otherwise; nanoseconds.
@@ -49,22 +57,38 @@ const USUAL: Times = Times { start: 60 * SECOND, stop: 60 * SECOND, monitor: 20 
 type Read = fn(&mut Table<'_, '_>, &mut Mistakes<'_>) -> Option<Kind>;
 
 /// The word of each kind in the file, and who reads its keys.
-const KINDS: [(&str, Read); 3] = [("script", script::read), ("process", process::read), ("check", check::read)];
+const KINDS: [(&str, Read); 5] = [
+    ("script", script::read),
+    ("process", process::read),
+    ("check", check::read),
+    ("filesystem", filesystem::read),
+    ("ocf", ocf::read),
+];
 
 impl Kind {
     /// Its word in the file.
     pub fn word(&self) -> &'static str {
         match self {
+            Self::Filesystem(_) => "filesystem",
+            Self::Ocf(_) => "ocf",
             Self::Script(_) => "script",
             Self::Process(_) => "process",
             Self::Check(_) => "check",
         }
     }
 
+    /// The block device that it mounts, if it does: a filesystem that only one node may have at a time.
+    pub fn block_device(&self) -> Option<&str> {
+        match self {
+            Self::Filesystem(fs) if !fs.is_network() => Some(&fs.device),
+            Self::Filesystem(_) | Self::Ocf(_) | Self::Script(_) => None,
+        }
+    }
+
     /// Its times, unless the configuration sets others.
     pub fn times(&self) -> Times {
         match self {
-            Self::Script(_) | Self::Process(_) => USUAL,
+            Self::Filesystem(_) | Self::Ocf(_) | Self::Script(_) | Self::Process(_) => USUAL,
             Self::Check(check) => check.times(),
         }
     }
