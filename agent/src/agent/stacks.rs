@@ -1,6 +1,6 @@
 //! What the groups of the configuration consist of on this machine: their VIPs for the gate, their resources for the executor.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context as _;
 use tracing::warn;
@@ -9,7 +9,7 @@ use super::{executor::Stack, slots::Slots};
 use crate::{
     cluster::ids::GroupId,
     config::{Config, Group},
-    kernel::{Device, VipRow},
+    kernel::{Device, Exits, VipRow},
     resources::{
         Notifier, Resource,
         haproxy::{Haproxy, Setup},
@@ -32,22 +32,29 @@ pub(super) fn vips(config: &Config, slots: &Slots, fronts: &[Device]) -> Vec<Vip
         .collect()
 }
 
-/// The resources of the groups that may run on this machine. What they report by themselves goes to `notifier`.
+/// The resources of the groups that may run on this machine. What they report by themselves goes to `notifier`;
+/// `exits` tells them early that a process ends.
 pub(super) fn stacks(
     config: &Config,
     gated: Option<&[Device]>,
     notifier: &Notifier,
+    exits: Option<&Arc<Exits>>,
 ) -> anyhow::Result<BTreeMap<GroupId, Stack>> {
     let mine = config.shared.groups.values().filter(|g| g.nodes.contains(&config.this.id));
-    mine.map(|group| Ok((group.id.clone(), stack(config, group, gated, notifier)?))).collect()
+    mine.map(|group| Ok((group.id.clone(), stack(config, group, gated, notifier, exits)?))).collect()
 }
 
 /// HAProxys first: a group whose HAProxy is dead must not announce its addresses.
-fn stack(config: &Config, group: &Group, gated: Option<&[Device]>, notifier: &Notifier) -> anyhow::Result<Stack> {
+fn stack(
+    config: &Config,
+    group: &Group,
+    gated: Option<&[Device]>,
+    notifier: &Notifier,
+    exits: Option<&Arc<Exits>>,
+) -> anyhow::Result<Stack> {
     let me = config.this.id;
-    let haproxies = Setup::of(config, group).into_iter();
-    let mut resources: Vec<Box<dyn Resource>> =
-        haproxies.map(|setup| Box::new(Haproxy::new(setup, notifier.clone())) as Box<dyn Resource>).collect();
+    let haproxy = |setup| Box::new(Haproxy::new(setup, notifier.clone(), exits.cloned())) as Box<dyn Resource>;
+    let mut resources: Vec<Box<dyn Resource>> = Setup::of(config, group).into_iter().map(haproxy).collect();
     let knowledge = !resources.is_empty();
     let specs: Vec<VipSpec> = group
         .vips
