@@ -20,6 +20,8 @@ pub const VIPS_MAX: usize = 4096;
 pub const VIP_FILTER_WORDS: usize = 64;
 /// The most tenures that are remembered.
 pub const TENURES_MAX: usize = 4096;
+/// The most processes whose end is told early.
+pub const WATCHED_MAX: usize = 1024;
 /// The floor that refuses every gate index.
 pub const FLOOR_INFINITE: u64 = u64::MAX;
 /// Role in a gate word: nothing passes.

@@ -3,7 +3,7 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Context, Result};
-use baton::clock;
+use baton::{clock, cluster::ids::Nanos, telemetry::record::PhaseName};
 use baton_lab::{
     baton::{Baton, Profile},
     gates,
@@ -13,7 +13,8 @@ use baton_lab::{
         record::Kind,
         stage::{Proxied, Stage, at_vips},
     },
-    topology::Spec,
+    records,
+    topology::{Lab, Spec},
     wait,
 };
 use rustix::process::{Signal, kill_process};
@@ -28,6 +29,16 @@ const LIMIT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 /// Clients are watched for so long after the kill.
 const WATCH: Duration = Duration::from_secs(3);
+/// What is told of each kill: when it was reached first, on any node.
+const PHASES: [(PhaseName, &str); 7] = [
+    (PhaseName::ResourceFailed, "noticed"),
+    (PhaseName::GateClosed, "gate closed"),
+    (PhaseName::Released, "released"),
+    (PhaseName::Committed, "committed"),
+    (PhaseName::GateOpen, "gate open"),
+    (PhaseName::Announced, "announced"),
+    (PhaseName::FirstPacket, "first packet"),
+];
 /// New connections a second where the time to the first answer is measured: its resolution.
 const DENSE: u32 = 1_000;
 
@@ -76,5 +87,20 @@ fn one(stage: &mut Stage, kept: usize, new: u32) -> Result<Killed> {
     drop(dense);
     thread::sleep(WATCH);
     let seen = load.report(killed, clock::now())?;
+    eprintln!("after the kill, in ms: {}", phases(&stage.lab, killed));
     Ok(Killed { took_ns: first.saturating_sub(killed), seen })
+}
+
+/// What the agents recorded since the kill; they and the bench have one clock.
+fn phases(lab: &Lab, killed: Nanos) -> String {
+    let records = records::of_all(lab);
+    let told: Vec<String> = PHASES
+        .iter()
+        .filter_map(|(name, words)| {
+            let instants = records.iter().flat_map(|r| &r.phases).filter(|p| p.phase == *name && p.at_ns >= killed);
+            let first = instants.map(|p| p.at_ns).min()?;
+            Some(format!("{words} {:.1}", (first - killed) as f64 / 1e6))
+        })
+        .collect();
+    told.join(", ")
 }

@@ -246,6 +246,7 @@ fn configuration() -> KernelConfig {
         others: Vec::new(),
         vips: Vec::new(),
         chain: Chain::Auto,
+        realtime: false,
     }
 }
 

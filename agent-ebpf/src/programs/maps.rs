@@ -1,11 +1,11 @@
-//! The maps. Array maps are mmapped by the agent; the loader pins all of them in the node's folder.
+//! The maps. Array maps are mmapped by the agent; the loader pins all in the node's folder, but for those of `exit`.
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LruHashMap},
+    maps::{Array, HashMap, LruHashMap, RingBuf},
 };
 use baton_ebpf::{
-    layout::{Control, Counters, GateGroup, PEERS, Peer, SLOTS, TENURES_MAX, Tenure, TenureKey, VIPS_MAX},
+    layout::{Control, Counters, GateGroup, PEERS, Peer, SLOTS, TENURES_MAX, Tenure, TenureKey, VIPS_MAX, WATCHED_MAX},
     steering::{FLOWS_MAX, FRAGMENTS_MAX, FlowKey, FlowState, FragmentKey, Steer},
     wire::LINKS_MAX,
 };
@@ -48,3 +48,11 @@ pub static FLOWS: LruHashMap<FlowKey, FlowState> = LruHashMap::with_max_entries(
 /// Whose fragments are whose.
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, FlowState> = LruHashMap::with_max_entries(FRAGMENTS_MAX as u32, 0);
+
+/// The processes whose end is told, by number.
+#[map]
+pub static WATCHED: HashMap<u32, u8> = HashMap::with_max_entries(WATCHED_MAX as u32, 0);
+
+/// The numbers of those that end. The loader makes it a page at least.
+#[map]
+pub static EXITS: RingBuf = RingBuf::with_byte_size(4096, 0);

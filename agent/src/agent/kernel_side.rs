@@ -43,6 +43,7 @@ pub(super) fn take(
         others: places.others.clone(),
         vips: stacks::vips(config, slots, &places.fronts),
         chain: Chain::Auto,
+        realtime: config.this.realtime,
     };
     if let Some(held) = Held::find(&config.this.run_dir) {
         let (kept, hello) = (kernel::adopt(&kernel_config, held.hello().incarnation), held.hello());

@@ -199,7 +199,8 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
         // The driver ends before the resources only at a stop.
         move |event| drop(sender.send(Input::Resource(event)))
     });
-    let executor = Executor::start(stacks::stacks(&config, gated.as_deref(), &notifier)?, surroundings)?;
+    let stacks = stacks::stacks(&config, gated.as_deref(), &notifier, kernel.exits().as_ref())?;
+    let executor = Executor::start(stacks, surroundings)?;
 
     let shared = Arc::new(PulseShared::default());
     shared.quiet.store(held.is_some(), Relaxed);

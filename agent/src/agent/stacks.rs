@@ -1,6 +1,9 @@
 //! What the groups of the configuration consist of on this machine: their VIPs for the gate, their resources for the executor.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use tracing::warn;
@@ -12,7 +15,7 @@ use super::{
 use crate::{
     cluster::ids::GroupId,
     config::{ADDRESSES, Config, Group, HAPROXY, OnFailed},
-    kernel::{Device, VipRow},
+    kernel::{Device, Exits, VipRow},
     resources::{
         Common, Notifier,
         build::build,
@@ -36,18 +39,26 @@ pub(super) fn vips(config: &Config, slots: &Slots, fronts: &[Device]) -> Vec<Vip
         .collect()
 }
 
-/// The resources of the groups that may run on this machine. What they report by themselves goes to `notifier`.
+/// The resources of the groups that may run on this machine. What they report by themselves goes to `notifier`;
+/// `exits` tells them early that a process ends.
 pub(super) fn stacks(
     config: &Config,
     gated: Option<&[Device]>,
     notifier: &Notifier,
+    exits: Option<&Arc<Exits>>,
 ) -> anyhow::Result<BTreeMap<GroupId, Stack>> {
     let mine = config.shared.groups.values().filter(|g| g.nodes.contains(&config.this.id));
-    mine.map(|group| Ok((group.id.clone(), stack(config, group, gated, notifier)?))).collect()
+    mine.map(|group| Ok((group.id.clone(), stack(config, group, gated, notifier, exits)?))).collect()
 }
 
 /// Resources and HAProxys first, then the addresses, then what requires them.
-fn stack(config: &Config, group: &Group, gated: Option<&[Device]>, notifier: &Notifier) -> anyhow::Result<Stack> {
+fn stack(
+    config: &Config,
+    group: &Group,
+    gated: Option<&[Device]>,
+    notifier: &Notifier,
+    exits: Option<&Arc<Exits>>,
+) -> anyhow::Result<Stack> {
     let mut slots: Vec<Slot> = group
         .resources
         .iter()
@@ -61,7 +72,8 @@ fn stack(config: &Config, group: &Group, gated: Option<&[Device]>, notifier: &No
         })
         .collect();
     let haproxies = Setup::of(config, group).into_iter();
-    slots.extend(haproxies.map(|setup| Slot::plain(HAPROXY, HAPROXY, Box::new(Haproxy::new(setup, notifier.clone())))));
+    let haproxy = |setup| Box::new(Haproxy::new(setup, notifier.clone(), exits.cloned()));
+    slots.extend(haproxies.map(|setup| Slot::plain(HAPROXY, HAPROXY, haproxy(setup))));
     let knowledge = !group.haproxies.is_empty();
     let (vip, addresses) = addresses(config, group, gated)?;
     slots.push(Slot::plain(ADDRESSES, ADDRESSES, Box::new(vip)));

@@ -3,8 +3,8 @@
 use std::{path::Path, sync::Mutex};
 
 use super::{
-    Bpf, Kernel, KernelConfig, attach_programs, bpffs, check, error::KernelError, ethernet_address, gate::GateMaps,
-    host, object, tables::Tables,
+    Bpf, Kernel, KernelConfig, attach_programs, bpffs, check, error::KernelError, ethernet_address, exits,
+    gate::GateMaps, host, object, tables::Tables,
 };
 use crate::cluster::ids::Incarnation;
 
@@ -49,7 +49,8 @@ pub fn adopt(config: &KernelConfig, incarnation: Incarnation) -> Result<Kernel, 
         tables.set_front(number, front.ifindex, mac);
     }
     let hooks = attach_programs(&mut ebpf, &folder, &node, config)?;
-    Ok(Kernel { tables: tables.into(), bpf: Some(Bpf { maps: Mutex::new(maps), hooks, folder: node }) })
+    let exits = exits(&mut ebpf, config);
+    Ok(Kernel { tables: tables.into(), bpf: Some(Bpf { maps: Mutex::new(maps), hooks, folder: node }), exits })
 }
 
 impl Kernel {
@@ -125,6 +126,7 @@ mod tests {
             others: Vec::new(),
             vips: Vec::new(),
             chain: Chain::Auto,
+            realtime: false,
         }
     }
 
@@ -163,7 +165,7 @@ mod tests {
         tables.set_gate(0, 3, GateRole::Owner { steer: None });
         tables.set_gate_index(9);
         tables.control().lease_end.store(1_000);
-        let kernel = Kernel { tables: tables.into(), bpf: None };
+        let kernel = Kernel { tables: tables.into(), bpf: None, exits: None };
         let tables = kernel.tables();
         let known = || (tables.control().incarnation.load(), tables.lease_end(), tables.gate_index());
         tables.refuse_all();

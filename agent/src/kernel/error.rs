@@ -108,6 +108,9 @@ pub enum KernelError {
     /// What an earlier agent left cannot be kept.
     #[error("what the gates do cannot be kept: {0}")]
     NotAdopted(String),
+    /// Processes' ends cannot be noticed early.
+    #[error("the beginning of a process's end cannot be noticed, only that it is over")]
+    Exits(#[source] io::Error),
     /// Pinning failed.
     #[error("{path} cannot be pinned")]
     Pinning {

@@ -10,6 +10,7 @@ mod adopt;
 mod bpffs;
 mod device;
 mod error;
+mod exits;
 mod flows;
 mod gate;
 mod hooks;
@@ -34,9 +35,11 @@ use baton_ebpf::{
     steering::FRONTS_MAX,
     wire::{INCARNATION_MAX, LINKS_MAX},
 };
+use tracing::warn;
 
 pub use adopt::{adopt, pinned};
 pub use error::KernelError;
+pub use exits::{Exits, Watch};
 pub use flows::Flow;
 pub use gate::VipRow;
 pub use hooks::{Chain, Hook, Mechanism};
@@ -112,6 +115,8 @@ pub struct KernelConfig {
     pub vips: Vec<VipRow>,
     /// How tc programs are chained.
     pub chain: Chain,
+    /// Whether threads of the kernel side run with realtime priority.
+    pub realtime: bool,
 }
 
 /// The kernel side of a running agent. Dropping it leaves programs, maps and links in place (pinned).
@@ -119,6 +124,7 @@ pub struct KernelConfig {
 pub struct Kernel {
     tables: Arc<Tables>,
     bpf: Option<Bpf>,
+    exits: Option<Arc<Exits>>,
 }
 
 /// What only exists with BPF.
@@ -162,8 +168,9 @@ pub fn attach(config: &KernelConfig) -> Result<Kernel, KernelError> {
     maps.set_vips(&tables, &config.vips)?;
 
     let hooks = attach_programs(&mut ebpf, &folder, &node, config)?;
+    let exits = exits(&mut ebpf, config);
     tables.publish(config.incarnation);
-    Ok(Kernel { tables: Arc::new(tables), bpf: Some(Bpf { maps: Mutex::new(maps), hooks, folder: node }) })
+    Ok(Kernel { tables: Arc::new(tables), bpf: Some(Bpf { maps: Mutex::new(maps), hooks, folder: node }), exits })
 }
 
 /// The same tables without BPF: the agent stamps, checks and answers by itself, and no gate is enforced.
@@ -179,7 +186,7 @@ pub fn in_memory(config: &KernelConfig) -> Result<Kernel, KernelError> {
     tables.quiesce();
     tables.configure(config);
     tables.publish(config.incarnation);
-    Ok(Kernel { tables: Arc::new(tables), bpf: None })
+    Ok(Kernel { tables: Arc::new(tables), bpf: None, exits: None })
 }
 
 /// What an earlier agent, or an attachment that failed halfway, left in the kernel would take the heartbeats away before
@@ -250,6 +257,12 @@ fn ethernet_address(device: &Device) -> Result<[u8; 6], KernelError> {
     seen.mac.ok_or_else(|| {
         KernelError::Config(format!("{} is no Ethernet device: backplane links and gated devices must be", device.name))
     })
+}
+
+/// Early notice of processes' ends is a convenience: without it they are noticed by their descriptors.
+fn exits(ebpf: &mut aya::Ebpf, config: &KernelConfig) -> Option<Arc<Exits>> {
+    let attached = Exits::attach(ebpf, config.realtime);
+    attached.map(Arc::new).map_err(|error| warn!(error = text(&error), "ends of processes are noticed late")).ok()
 }
 
 /// An error with its causes, in one line.
@@ -350,6 +363,11 @@ impl Kernel {
             Some(bpf) => bpf.maps().flows().learn(slot, flows),
             None => Ok(()),
         }
+    }
+
+    /// Early notice of the ends of processes. None without BPF, in a process namespace, or where the kernel refuses it.
+    pub fn exits(&self) -> Option<Arc<Exits>> {
+        self.exits.clone()
     }
 
     /// The programs and the devices that they are attached to.

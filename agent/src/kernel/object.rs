@@ -35,6 +35,9 @@ pub const GATE_OTHER: &str = "gate_other";
 /// tc ingress of a backplane link, for what a peer steers here.
 pub const STEER_INGRESS: &str = "steer_ingress";
 
+/// sched_process_exit, for the ends of processes.
+pub(super) const PROCESS_EXIT: &str = "process_exit";
+
 /// The tc programs.
 pub(super) const CLASSIFIERS: [&str; 6] =
     [BEAT_INGRESS, BEAT_EGRESS, GATE_INGRESS, GATE_EGRESS, GATE_OTHER, STEER_INGRESS];
@@ -49,6 +52,9 @@ pub(super) const TENURES: &str = "TENURES";
 pub(super) const STEER: &str = "STEER";
 pub(super) const FLOWS: &str = "FLOWS";
 pub(super) const FRAGMENTS: &str = "FRAGMENTS";
+/// Not pinned: they live with the program that reads them.
+pub(super) const WATCHED: &str = "WATCHED";
+pub(super) const EXITS: &str = "EXITS";
 const MAPS: [&str; 9] = [CONTROL, PEER, COUNTERS, GATE, VIPS, TENURES, STEER, FLOWS, FRAGMENTS];
 
 /// Loads the object. With a folder its maps are taken from there where they are pinned, and pinned there where not.

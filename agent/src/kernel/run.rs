@@ -9,7 +9,7 @@ use aya::{
 use baton_ebpf::layout::Tenure;
 
 use super::{
-    Flow, KernelConfig, VipRow, check,
+    Exits, Flow, KernelConfig, VipRow, check,
     error::KernelError,
     gate::GateMaps,
     object::{self, program_error},
@@ -75,6 +75,14 @@ impl Programs {
         tables.configure(config);
         tables.publish(config.incarnation);
         Ok(Self { ebpf, maps, tables: Arc::new(tables) })
+    }
+
+    /// Early notice of the ends of processes, see [`super::Kernel::exits`]; the one program that is attached. Only once.
+    ///
+    /// # Errors
+    /// A kernel that refuses the program, or a process namespace.
+    pub fn exits(&mut self) -> Result<Exits, KernelError> {
+        Exits::attach(&mut self.ebpf, false)
     }
 
     /// The tables.

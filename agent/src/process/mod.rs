@@ -68,8 +68,19 @@ struct Stat {
     state: u8,
     parent: u32,
     session: u32,
+    /// PF_ flags of linux/sched.h.
+    flags: u32,
     started: u64,
+    /// Signals that wait for this thread alone.
+    pending: u64,
+    /// As of wait(2); 0 before the end, and for whoever may not trace it.
+    exit_code: u32,
 }
+
+/// `PF_EXITING` of linux/sched.h.
+const PF_EXITING: u32 = 0x4;
+/// SIGKILL as it stands in a mask of signals.
+const SIGKILL_BIT: u64 = 1 << 8;
 
 impl Process {
     /// The living process with a number.
@@ -125,6 +136,47 @@ impl Process {
     /// Whether it has ended.
     pub fn ended(&self) -> bool {
         wait(&[self.as_fd()], Some(Duration::ZERO)).is_ok_and(|ready| ready[0])
+    }
+
+    /// When it started: clock ticks since boot.
+    pub fn started(&self) -> u64 {
+        self.started
+    }
+
+    /// Whether its end has begun, although the kernel may be closing its files still ([`Self::ended`] is late by that): how it
+    /// ends, in words. Every thread of it must be ending; that one is, is no end of a process.
+    pub fn ending(&self) -> Option<String> {
+        if self.ended() {
+            return Some(self.status().unwrap_or_else(|| "ended".to_owned()));
+        }
+        let folder = format!("/proc/{}/task", self.pid);
+        let mut code = 0;
+        for thread in fs::read_dir(folder).ok()?.filter_map(Result::ok) {
+            // One that is not there any more has ended since.
+            let Ok(text) = fs::read(thread.path().join("stat")) else { continue };
+            let stat = read_stat(&text)?;
+            let first = thread.file_name().to_str() == Some(self.pid.to_string().as_str());
+            let killed = stat.pending & SIGKILL_BIT != 0;
+            if (first && stat.started != self.started) || (stat.flags & PF_EXITING == 0 && !killed) {
+                return None;
+            }
+            let seen =
+                if killed && stat.exit_code == 0 { Signal::KILL.as_raw().unsigned_abs() } else { stat.exit_code };
+            code = if first || code == 0 { seen } else { code };
+        }
+        Some(match code & 0x7f {
+            0 => format!("exits with {}", code >> 8 & 0xff),
+            signal => format!("killed by signal {signal}"),
+        })
+    }
+
+    /// The numbers of its children, those of its first thread.
+    ///
+    /// # Errors
+    /// When it has ended, or on a kernel without CONFIG_PROC_CHILDREN.
+    pub fn children(&self) -> io::Result<Vec<u32>> {
+        let text = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid))?;
+        Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
     }
 
     /// The number of its parent.
@@ -272,12 +324,18 @@ fn stat(pid: u32) -> io::Result<Stat> {
 fn read_stat(text: &[u8]) -> Option<Stat> {
     let end = text.iter().rposition(|b| *b == b')')?;
     let rest = std::str::from_utf8(text.get(end + 1..)?).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = *fields.next()?.as_bytes().first()?;
-    let parent = fields.next()?.parse().ok()?;
-    // Fields 3 and 4 are taken; the session is field 6, and the start field 22.
-    let session = fields.nth(1)?.parse().ok()?;
-    Some(Stat { state, parent, session, started: fields.nth(15)?.parse().ok()? })
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    // Numbered as in proc_pid_stat(5); the state is the third.
+    let field = |number: usize| fields.get(number - 3).copied();
+    Some(Stat {
+        state: *field(3)?.as_bytes().first()?,
+        parent: field(4)?.parse().ok()?,
+        session: field(6)?.parse().ok()?,
+        flags: field(9)?.parse().ok()?,
+        started: field(22)?.parse().ok()?,
+        pending: field(31)?.parse().ok()?,
+        exit_code: field(52)?.parse().ok()?,
+    })
 }
 
 #[cfg(test)]
@@ -298,8 +356,11 @@ mod tests {
 
     #[test]
     fn names_with_parentheses_do_not_shift_the_fields() {
-        let line = b"42 (a) b (c)) S 7 42 41 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
-        assert_eq!(read_stat(line), Some(Stat { state: b'S', parent: 7, session: 41, started: 12_345 }));
+        let line = b"42 (a) b (c)) S 7 42 41 0 -1 4194308 1 0 0 0 0 0 0 0 20 0 1 0 12345 0 0 18446744073709551615 1 1 0 0 0 256 \
+            0 0 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 9";
+        let stat = read_stat(line).unwrap();
+        assert_eq!((stat.state, stat.parent, stat.session, stat.started), (b'S', 7, 41, 12_345));
+        assert_eq!((stat.flags & PF_EXITING, stat.pending, stat.exit_code), (PF_EXITING, SIGKILL_BIT, 9));
         assert_eq!(read_stat(b"42 (a"), None);
         assert_eq!(read_stat(b"42 (a) S 1 2"), None);
     }

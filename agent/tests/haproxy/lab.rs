@@ -7,7 +7,10 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -15,6 +18,7 @@ use std::{
 use baton::{
     cluster::ids::{GroupId, VoterId},
     config::{self, DrainMode, Managed, OnFailure},
+    kernel::{Chain, Exits, KernelConfig, run::Programs},
     process::{Identity, Process},
     resources::{
         Context, Notifier, Operation, Readiness, Resource, ResourceError, ResourceEvent, What, Work,
@@ -42,16 +46,43 @@ pub fn isolated(test: impl FnOnce(&mut Lab) + Send + 'static) {
     }
 }
 
+/// Early notice of ends, of a kernel side that does nothing else.
+fn exits() -> Exits {
+    let config = KernelConfig {
+        cluster: "test".into(),
+        cluster_id: 1,
+        node: "one".into(),
+        bpffs: "/sys/fs/bpf".into(),
+        me: VoterId(1),
+        voters: vec![VoterId(1)],
+        key: [0; 2],
+        port: 7700,
+        incarnation: 1,
+        lease_ns: 50_000_000,
+        links: Vec::new(),
+        fronts: Vec::new(),
+        others: Vec::new(),
+        vips: Vec::new(),
+        chain: Chain::Auto,
+        realtime: false,
+    };
+    Programs::load(&config)
+        .and_then(|mut programs| programs.exits())
+        .expect("run as root, in the first process namespace")
+}
+
 /// The files of a test. HAProxys that were started are ended with it.
 pub struct Lab {
     dir: TempDir,
+    /// Whether deaths are noticed as they begin, or only once they are over.
+    pub exits: Option<Arc<Exits>>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Lab {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { dir: tempfile::tempdir().unwrap(), runtime }
+        Self { dir: tempfile::tempdir().unwrap(), exits: Some(Arc::new(exits())), runtime }
     }
 
     /// A path of the test's own.
@@ -95,7 +126,11 @@ impl Lab {
             realtime: false,
         };
         let notifier = Notifier::new(move |event| drop(tell.send(event)));
-        Node { haproxy: Haproxy::new(setup, notifier), events, socket: self.path(&format!("{node}.sock")) }
+        Node {
+            haproxy: Haproxy::new(setup, notifier, self.exits.clone()),
+            events,
+            socket: self.path(&format!("{node}.sock")),
+        }
     }
 
     /// The result of an operation.

@@ -8,7 +8,7 @@ use baton::{
     resources::{Health, Resource as _, What},
 };
 
-use crate::lab::{Lab, Node, context, echo_server, isolated, kill, until};
+use crate::lab::{Client, Lab, Node, context, echo_server, isolated, kill, until};
 
 const CFG: &str = "global
     stats socket DIR/lb1.sock mode 600 level admin
@@ -59,7 +59,17 @@ fn it_is_started_runs_on_without_the_agent_and_is_adopted() {
 
 #[test]
 fn its_death_is_noticed_whichever_process_dies_and_it_comes_back() {
-    isolated(|lab| {
+    death_is_noticed(true);
+}
+
+#[test]
+fn without_early_notice_its_death_is_noticed_too() {
+    death_is_noticed(false);
+}
+
+fn death_is_noticed(early: bool) {
+    isolated(move |lab| {
+        lab.exits.take_if(|_| !early);
         let mut node = up(lab, |_| {});
         let worker = node.worker();
         kill(worker);
@@ -74,6 +84,41 @@ fn its_death_is_noticed_whichever_process_dies_and_it_comes_back() {
         assert_eq!(node.life(), What::Restarted);
         lab.ready(&mut node);
         assert_eq!(lab.settle(node.haproxy.start(&context())), Ok(()));
+    });
+}
+
+/// Reloads HAProxy as an operator would, and gives the new worker.
+fn reload(lab: &Lab, node: &Node) -> u32 {
+    let before = node.worker();
+    // A master that is still busy with the last worker's start may miss the signal.
+    let said = || fs::read_to_string(lab.path("run/web-haproxy-lb1.log")).unwrap();
+    let settled = |said: &str| said.matches("Loading success").count() == said.matches("forked").count();
+    until(|| settled(&said()), said);
+    let master = Process::open(before).unwrap().parent().unwrap();
+    Process::open(master).unwrap().signal(rustix::process::Signal::USR2).unwrap();
+    until(|| node.haproxy.worker().is_some_and(|worker| worker != before), || "the old worker is there still".into());
+    node.worker()
+}
+
+#[test]
+fn an_old_worker_that_ends_after_somebodys_reload_is_no_death() {
+    isolated(|lab| {
+        echo_server(9001);
+        let mut node = up(lab, |_| {});
+        lab.ready(&mut node);
+        // It has nothing to finish, so it ends before anybody has asked who serves now.
+        let first = node.worker();
+        let second = reload(lab, &node);
+        until(|| Process::open(first).is_err(), || "it runs on".into());
+        // This one has, and is still there when the next one dies.
+        let mut client = Client::connect(8001);
+        client.echo("before");
+        let third = reload(lab, &node);
+        client.echo("after");
+        assert!(Process::open(second).is_ok());
+        kill(third);
+        let What::Died { status, .. } = node.life() else { panic!("no death") };
+        assert!(status.contains(&format!("worker (process {third})")), "{status}");
     });
 }
 

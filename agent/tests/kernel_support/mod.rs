@@ -47,6 +47,7 @@ pub fn config() -> KernelConfig {
         others: Vec::new(),
         vips: Vec::new(),
         chain: Chain::Auto,
+        realtime: false,
     }
 }
 

@@ -146,6 +146,7 @@ fn config(place: &Place) -> Result<KernelConfig> {
         others: Vec::new(),
         vips: Vec::new(),
         chain: Chain::Auto,
+        realtime: false,
     })
 }
 

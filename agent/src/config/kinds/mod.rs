@@ -81,7 +81,7 @@ impl Kind {
     pub fn block_device(&self) -> Option<&str> {
         match self {
             Self::Filesystem(fs) if !fs.is_network() => Some(&fs.device),
-            Self::Filesystem(_) | Self::Ocf(_) | Self::Script(_) => None,
+            Self::Filesystem(_) | Self::Ocf(_) | Self::Script(_) | Self::Process(_) | Self::Check(_) => None,
         }
     }
 

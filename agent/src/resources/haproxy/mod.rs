@@ -33,7 +33,7 @@ use self::{
     supervisor::{Phase, Supervisor},
 };
 use super::{Context, Health, Notifier, Operation, Readiness, Resource, ResourceError, Timeouts, Work};
-use crate::{config::DrainMode, process::Process};
+use crate::{config::DrainMode, kernel::Exits, process::Process};
 
 pub use self::{setup::Setup, state::STATE_BYTES_MAX};
 
@@ -53,15 +53,17 @@ const SHORT: Duration = Duration::from_secs(5);
 pub struct Haproxy {
     setup: Arc<Setup>,
     notifier: Notifier,
+    exits: Option<Arc<Exits>>,
     supervisor: Option<Supervisor>,
     /// Old workers that finish their connections.
     leaving: Vec<Arc<Process>>,
 }
 
 impl Haproxy {
-    /// Nothing is started before [`Resource::attend`]. When this is dropped, HAProxy runs on.
-    pub fn new(setup: Setup, notifier: Notifier) -> Self {
-        Self { setup: Arc::new(setup), notifier, supervisor: None, leaving: Vec::new() }
+    /// Nothing is started before [`Resource::attend`]. When this is dropped, HAProxy runs on. Without `exits` its end is noticed
+    /// once it is over.
+    pub fn new(setup: Setup, notifier: Notifier, exits: Option<Arc<Exits>>) -> Self {
+        Self { setup: Arc::new(setup), notifier, exits, supervisor: None, leaving: Vec::new() }
     }
 
     /// Old workers that still finish their connections.
@@ -176,7 +178,7 @@ impl Resource for Haproxy {
     fn attend(&mut self) -> Work<'_, ()> {
         let failure = self.failure(Operation::Attend);
         if self.supervisor.is_none() {
-            match Supervisor::start(Arc::clone(&self.setup), self.notifier.clone()) {
+            match Supervisor::start(Arc::clone(&self.setup), self.notifier.clone(), self.exits.clone()) {
                 Ok(supervisor) => self.supervisor = Some(supervisor),
                 Err(e) => return Work::Done(Err(failure(format!("no thread can be started: {e}")))),
             }

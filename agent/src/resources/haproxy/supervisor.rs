@@ -1,4 +1,5 @@
-//! The thread that keeps a HAProxy up: notices its death by pidfd, starts it again within a budget, and looks at it regularly.
+//! The thread that keeps a HAProxy up: notices its death as it begins ([`Exits`]) or by pidfd, starts it again within a budget, and
+//! looks at it regularly.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +25,8 @@ use crate::{
     clock,
     cluster::ids::Nanos,
     config::{Managed, OnFailure},
-    process::wait,
+    kernel::{Exits, Watch},
+    process::{Process, wait},
     realtime,
     resources::{Notifier, ResourceEvent, What},
 };
@@ -122,7 +124,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn start(setup: Arc<Setup>, notifier: Notifier) -> io::Result<Self> {
+    pub fn start(setup: Arc<Setup>, notifier: Notifier, exits: Option<Arc<Exits>>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             phase: Mutex::new(Phase::Coming),
             changed: Condvar::new(),
@@ -132,6 +134,7 @@ impl Supervisor {
         let mut work = Loop {
             setup,
             notifier,
+            exits,
             shared: Arc::clone(&shared),
             restarts: VecDeque::new(),
             died: false,
@@ -164,6 +167,7 @@ impl Drop for Supervisor {
 struct Loop {
     setup: Arc<Setup>,
     notifier: Notifier,
+    exits: Option<Arc<Exits>>,
     shared: Arc<Shared>,
     /// When it was started again, within the window.
     restarts: VecDeque<Nanos>,
@@ -239,9 +243,12 @@ impl Loop {
     /// Returns when it has died, or at the end.
     fn watch(&mut self) {
         let mut due = Instant::now();
+        let mut early = Early::default();
         while !self.ending() {
             let Phase::Up(running) = self.shared.phase() else { return };
-            let fds = [self.shared.wake.as_fd(), running.master.as_fd(), running.worker.as_fd()];
+            early.follow(&self.setup, self.exits.as_deref(), &running);
+            let mut fds = vec![self.shared.wake.as_fd(), running.master.as_fd(), running.worker.as_fd()];
+            fds.extend(early.watches.iter().map(Watch::as_fd));
             let ready = match wait(&fds, Some(due.saturating_duration_since(Instant::now()))) {
                 Ok(ready) => ready,
                 Err(error) => {
@@ -254,8 +261,16 @@ impl Loop {
             if ready[0] {
                 self.awake();
             }
+            if ready[3..].contains(&true)
+                && let Some(death) = early.death(&running)
+            {
+                return self.bury(&running, death);
+            }
             if ready[1] || (ready[2] && !self.follow(&running)) {
-                return self.bury(&running);
+                let master = running.master.ended();
+                let (who, process) = if master { ("master", &running.master) } else { ("worker", &running.worker) };
+                let how = process.status().unwrap_or_else(|| "ended".to_owned());
+                return self.bury(&running, format!("HAProxy's {who} (process {}) {how}", process.pid()));
             }
             if Instant::now() >= due {
                 self.look(&running);
@@ -288,11 +303,7 @@ impl Loop {
     }
 
     /// Reports a death at once, then sees to it that nothing of it is left.
-    fn bury(&mut self, running: &Running) {
-        let master = running.master.ended();
-        let (who, process) = if master { ("master", &running.master) } else { ("worker", &running.worker) };
-        let how = process.status().unwrap_or_else(|| "ended".to_owned());
-        let status = format!("HAProxy's {who} (process {}) {how}", process.pid());
+    fn bury(&mut self, running: &Running, status: String) {
         let spent = self.budget_spent().is_some() && self.setup.spec.managed == Managed::Process;
         let release = self.setup.spec.on_failure == OnFailure::Move || spent;
         self.down(status.clone());
@@ -347,4 +358,50 @@ impl Loop {
     fn awake(&self) {
         rustix::io::read(&self.shared.wake, &mut [0; 8]).ok();
     }
+}
+
+/// Early notice of the ends of a HAProxy's master and worker.
+#[derive(Default)]
+struct Early {
+    /// Whom the watches are about.
+    of: Option<Arc<Running>>,
+    watches: Vec<Watch>,
+}
+
+impl Early {
+    /// Watches these processes, if there is somebody who can.
+    fn follow(&mut self, setup: &Setup, exits: Option<&Exits>, running: &Arc<Running>) {
+        if self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, running)) {
+            return;
+        }
+        self.of = Some(Arc::clone(running));
+        let processes = [&running.master, &running.worker];
+        let watched: io::Result<_> =
+            exits.into_iter().flat_map(|exits| processes.map(|process| exits.watch(process))).collect();
+        self.watches = watched.unwrap_or_else(|error| {
+            warn!(resource = setup.name, %error, "the end of HAProxy's processes is noticed late");
+            Vec::new()
+        });
+    }
+
+    /// After a wake: how HAProxy dies, if it does. The sockets of a process that ends are open for a moment still, so nobody is
+    /// asked; where it cannot be told from a worker that has a successor, its descriptor tells later, and then somebody is.
+    fn death(&self, running: &Running) -> Option<String> {
+        self.watches.iter().for_each(Watch::clear);
+        let dying = |who, process: &Process| {
+            process.ending().map(|how| format!("HAProxy's {who} (process {}) {how}", process.pid()))
+        };
+        dying("master", &running.master)
+            .or_else(|| dying("worker", &running.worker).filter(|_| !may_have_successor(running)))
+    }
+}
+
+/// Whether another worker may serve, after a reload that nobody here has seen: one that is not older than this one. Those that
+/// are older finish what they have.
+fn may_have_successor(running: &Running) -> bool {
+    let Ok(children) = running.master.children() else { return true };
+    let others = children.into_iter().filter(|pid| *pid != running.worker.pid());
+    // One that cannot be opened has ended.
+    let mut others = others.filter_map(|pid| Process::open(pid).ok());
+    others.any(|other| other.started() >= running.worker.started() && other.ending().is_none())
 }
