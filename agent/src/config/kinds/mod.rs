@@ -2,6 +2,8 @@
 
 mod filesystem;
 mod ocf;
+#[cfg(test)]
+mod pages;
 mod script;
 
 use serde::Serialize;
