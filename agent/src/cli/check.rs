@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::exit::{Exit, Failure, colour};
-use crate::config;
+use crate::{config, resources::ocf};
 
 /// Arguments of `baton check`.
 #[derive(Debug, clap::Args)]
@@ -26,6 +26,16 @@ pub(super) fn run(args: &Args) -> Result<Exit, Failure> {
         eprint!("{}", warnings.render(colour()));
     }
     let config = &loaded.config;
+    let (mistakes, doubts) = ocf::check_here(config);
+    for doubt in &doubts {
+        eprintln!("{}: {doubt}", args.file.display());
+    }
+    if !mistakes.is_empty() {
+        for mistake in &mistakes {
+            eprintln!("{}: {mistake}", args.file.display());
+        }
+        return Ok(Exit::Usage);
+    }
     let vips: usize = config.shared.groups.values().map(|g| g.vips.len()).sum();
     writeln!(
         io::stdout().lock(),

@@ -29,7 +29,9 @@ pub fn isolated(test: impl FnOnce(&mut Lab)) {
     }
     let name = thread::current().name().unwrap().to_owned();
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]).arg(std::env::current_exe().unwrap());
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    // The first process of a namespace takes the status of those whose parents have ended: a shell does, a test does not.
+    command.args(["sh", "-c", "\"$0\" \"$@\"; exit $?"]).arg(std::env::current_exe().unwrap());
     let out = command.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(INSIDE, "1").output().unwrap();
     let said = String::from_utf8_lossy(&out.stdout);
     assert!(

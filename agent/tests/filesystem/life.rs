@@ -135,10 +135,7 @@ fn a_full_filesystem_is_found_by_writing() {
         run("sync", &["-f", text(&spec.mount)]);
         for n in 0.. {
             let small = fs::File::create(spec.mount.join(format!("small{n}")));
-            if small
-                .and_then(|mut f| std::io::Write::write_all(&mut f, &[1; 4096]).and_then(|()| f.sync_all()))
-                .is_err()
-            {
+            if small.and_then(|mut f| std::io::Write::write_all(&mut f, &[1]).and_then(|()| f.sync_all())).is_err() {
                 break;
             }
         }

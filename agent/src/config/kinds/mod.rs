@@ -4,6 +4,8 @@ mod check;
 mod filesystem;
 mod ocf;
 mod process;
+#[cfg(test)]
+mod pages;
 mod script;
 
 use serde::Serialize;

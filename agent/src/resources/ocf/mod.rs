@@ -20,7 +20,10 @@ use super::{
     Common, Context, Health, Operation, Readiness, Resource, ResourceError, Timeouts, Work,
     call::{Answer, Caller},
 };
-use crate::config::kinds::{self, OcfRole};
+use crate::config::{
+    Config, Kind,
+    kinds::{self, OcfRole},
+};
 
 /// An operation ends by itself this much before its limit, so that it can say why.
 const MARGIN: Duration = Duration::from_millis(500);
@@ -168,10 +171,13 @@ impl Ocf {
         // Agents expect it; without it they say themselves what they miss.
         drop(tokio::fs::create_dir_all(SCRATCH).await);
         self.started = true;
-        self.must(start, "start", until).await?;
-        if self.promoted() {
-            let (code, _) = self.probe_code(start, until).await?;
-            if !matches!(code, Code::Promoted | Code::DegradedPromoted) {
+        // Agents may refuse to start what is promoted already.
+        let promoted = |code| matches!(code, Code::Promoted | Code::DegradedPromoted);
+        if !self.promoted() {
+            self.must(start, "start", until).await?;
+        } else if !promoted(self.probe_code(start, until).await?.0) {
+            self.must(start, "start", until).await?;
+            if !promoted(self.probe_code(start, until).await?.0) {
                 self.must(start, "promote", until).await?;
             }
         }
@@ -273,6 +279,23 @@ impl Ocf {
             }
         }
     }
+}
+
+/// Checks the parameters of all agents that this machine may run against what the agents say: mistakes, and doubts, which are
+/// agents that are not to be had here. Runs the agents' `meta-data`, and blocks until they answer.
+pub fn check_here(config: &Config) -> (Vec<String>, Vec<String>) {
+    let (mut mistakes, mut doubts) = (Vec::new(), Vec::new());
+    for group in config.shared.groups.values().filter(|g| g.nodes.contains(&config.this.id)) {
+        for resource in &group.resources {
+            let Kind::Ocf(spec) = &resource.kind else { continue };
+            let name = format!("{}/{}", group.id, resource.name);
+            match MetaData::ask(spec) {
+                Ok(meta) => mistakes.extend(parameters::mistakes(spec, &meta).iter().map(|m| format!("{name}: {m}"))),
+                Err(e) => doubts.push(format!("{name}: {} was not checked: {e}", spec.full_name())),
+            }
+        }
+    }
+    (mistakes, doubts)
 }
 
 /// When an operation ends by itself: shortly before it is given up, to say why.
