@@ -13,6 +13,7 @@ pub mod haproxy;
 pub mod output;
 pub mod process;
 pub mod script;
+pub mod systemd;
 pub mod vip;
 
 use std::{future::Future, pin::Pin, time::Duration};

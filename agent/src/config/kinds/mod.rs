@@ -3,6 +3,9 @@
 mod check;
 mod process;
 mod script;
+mod systemd;
+#[cfg(test)]
+mod tests;
 
 use serde::Serialize;
 
@@ -15,6 +18,7 @@ use crate::cluster::ids::{MILLISECOND, Nanos};
 pub use check::{Check, Http, Probe, Scope};
 pub use process::{Process, Ready};
 pub use script::Script;
+pub use systemd::Systemd;
 
 const SECOND: Nanos = 1_000 * MILLISECOND;
 
@@ -26,6 +30,8 @@ pub enum Kind {
     Script(Script),
     /// A program that Baton supervises.
     Process(Process),
+    /// A unit of systemd.
+    Systemd(Systemd),
     /// Something that must hold.
     Check(Check),
 }
@@ -49,7 +55,8 @@ const USUAL: Times = Times { start: 60 * SECOND, stop: 60 * SECOND, monitor: 20 
 type Read = fn(&mut Table<'_, '_>, &mut Mistakes<'_>) -> Option<Kind>;
 
 /// The word of each kind in the file, and who reads its keys.
-const KINDS: [(&str, Read); 3] = [("script", script::read), ("process", process::read), ("check", check::read)];
+const KINDS: [(&str, Read); 4] =
+    [("script", script::read), ("process", process::read), ("systemd", systemd::read), ("check", check::read)];
 
 impl Kind {
     /// Its word in the file.
@@ -57,6 +64,7 @@ impl Kind {
         match self {
             Self::Script(_) => "script",
             Self::Process(_) => "process",
+            Self::Systemd(_) => "systemd",
             Self::Check(_) => "check",
         }
     }
@@ -64,7 +72,7 @@ impl Kind {
     /// Its times, unless the configuration sets others.
     pub fn times(&self) -> Times {
         match self {
-            Self::Script(_) | Self::Process(_) => USUAL,
+            Self::Script(_) | Self::Process(_) | Self::Systemd(_) => USUAL,
             Self::Check(check) => check.times(),
         }
     }
