@@ -21,7 +21,31 @@ for device in null zero full random urandom tty; do
     mount --bind "/dev/$device" "dev/$device"
 done
 mkdir dev/pts dev/shm old
+# Process 1 and the bus, and nothing of what this machine would start.
+mkdir -p run/systemd/system run/systemd/system-generators
+for generator in usr/lib/systemd/system-generators/*; do
+    ln -s /dev/null "run/systemd/system-generators/${generator##*/}"
+done
+cat > run/systemd/system/lab.target <<END
+[Unit]
+DefaultDependencies=no
+Requires=dbus.socket
+END
+cat > run/systemd/system/dbus.socket <<END
+[Unit]
+DefaultDependencies=no
+[Socket]
+ListenStream=/run/dbus/system_bus_socket
+END
+cat > run/systemd/system/dbus.service <<END
+[Unit]
+DefaultDependencies=no
+Requires=dbus.socket
+[Service]
+Type=notify
+ExecStart=/usr/bin/dbus-daemon --system --address=systemd: --nofork --nopidfile --systemd-activation
+END
 pivot_root . old
 umount -l /old
 exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-    setpriv --bounding-set -sys_module,-sys_time,-sys_rawio,-sys_boot /lib/systemd/systemd --unit=basic.target
+    setpriv --bounding-set -sys_module,-sys_time,-sys_rawio,-sys_boot /lib/systemd/systemd --unit=lab.target

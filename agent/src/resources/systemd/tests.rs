@@ -47,7 +47,7 @@ impl Machine {
             .spawn()
             .unwrap();
         let mut machine = Self { child, init: 0, group, dir, told: Arc::default() };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + 4 * PATIENCE;
         let outer = machine.child.id();
         while machine.init == 0 || !machine.root().join("run/dbus/system_bus_socket").exists() {
             assert!(Instant::now() < deadline, "{:?}", fs::read_to_string(machine.dir.path().join("boot.log")));
@@ -130,17 +130,17 @@ fn kill(pid: u32, signal: Signal) {
     Process::open(pid).unwrap().signal(signal).unwrap();
 }
 
-const SLEEPER: &str = "[Service]\nType=exec\nExecStart=/bin/sleep 600\n[Install]\nWantedBy=basic.target\n";
+const SLEEPER: &str = "[Unit]\nDefaultDependencies=no\n[Service]\nType=exec\nExecStart=/bin/sleep 600\n[Install]\nWantedBy=basic.target\n";
 
 #[test]
 fn units_are_started_watched_adopted_and_stopped() {
     let machine = Machine::boot("units");
     machine.units(&[
         ("good.service", SLEEPER),
-        ("again.service", "[Service]\nType=exec\nExecStart=/bin/sleep 600\nRestart=always\nRestartSec=0\n"),
-        ("slow.service", "[Service]\nType=notify\nExecStart=/bin/sleep 600\n"),
-        ("oneshot.service", "[Service]\nType=oneshot\nExecStart=/bin/true\n"),
-        ("broken.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n"),
+        ("again.service", "[Unit]\nDefaultDependencies=no\n[Service]\nType=exec\nExecStart=/bin/sleep 600\nRestart=always\nRestartSec=0\n"),
+        ("slow.service", "[Unit]\nDefaultDependencies=no\n[Service]\nType=notify\nExecStart=/bin/sleep 600\n"),
+        ("oneshot.service", "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/true\n"),
+        ("broken.service", "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart=/bin/false\n"),
         ("inst@.service", SLEEPER),
     ]);
     std::os::unix::fs::symlink("/dev/null", machine.root().join("run/systemd/system/masked.service")).unwrap();
