@@ -115,7 +115,7 @@ pub(super) mod tests {
     use crate::resources::{Context, Work};
 
     /// So long may anything take in a test; nothing is expected to.
-    pub const PATIENCE: Duration = Duration::from_secs(30);
+    pub const PATIENCE: Duration = Duration::from_secs(60);
 
     /// A resource of group "g" on machine "here".
     pub fn common(run_dir: &Path, name: &str) -> Common {

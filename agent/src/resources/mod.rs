@@ -16,6 +16,7 @@ pub mod ocf;
 pub mod output;
 pub mod process;
 pub mod script;
+pub mod systemd;
 pub mod vip;
 
 use std::{future::Future, pin::Pin, time::Duration};

@@ -3,10 +3,13 @@
 mod check;
 mod filesystem;
 mod ocf;
-mod process;
 #[cfg(test)]
 mod pages;
+mod process;
 mod script;
+mod systemd;
+#[cfg(test)]
+mod tests;
 
 use serde::Serialize;
 
@@ -21,6 +24,7 @@ pub use filesystem::{Busy, Filesystem, Fsck};
 pub use ocf::{GivenTimes, OCF_ROOT, Ocf, OcfRole};
 pub use process::{Process, Ready};
 pub use script::Script;
+pub use systemd::Systemd;
 
 const SECOND: Nanos = 1_000 * MILLISECOND;
 
@@ -32,6 +36,8 @@ pub enum Kind {
     Script(Script),
     /// A program that Baton supervises.
     Process(Process),
+    /// A unit of systemd.
+    Systemd(Systemd),
     /// Something that must hold.
     Check(Check),
     /// A filesystem that is mounted.
@@ -59,9 +65,10 @@ const USUAL: Times = Times { start: 60 * SECOND, stop: 60 * SECOND, monitor: 20 
 type Read = fn(&mut Table<'_, '_>, &mut Mistakes<'_>) -> Option<Kind>;
 
 /// The word of each kind in the file, and who reads its keys.
-const KINDS: [(&str, Read); 5] = [
+const KINDS: [(&str, Read); 6] = [
     ("script", script::read),
     ("process", process::read),
+    ("systemd", systemd::read),
     ("check", check::read),
     ("filesystem", filesystem::read),
     ("ocf", ocf::read),
@@ -75,6 +82,7 @@ impl Kind {
             Self::Ocf(_) => "ocf",
             Self::Script(_) => "script",
             Self::Process(_) => "process",
+            Self::Systemd(_) => "systemd",
             Self::Check(_) => "check",
         }
     }
@@ -83,14 +91,19 @@ impl Kind {
     pub fn block_device(&self) -> Option<&str> {
         match self {
             Self::Filesystem(fs) if !fs.is_network() => Some(&fs.device),
-            Self::Filesystem(_) | Self::Ocf(_) | Self::Script(_) | Self::Process(_) | Self::Check(_) => None,
+            Self::Filesystem(_)
+            | Self::Ocf(_)
+            | Self::Script(_)
+            | Self::Process(_)
+            | Self::Systemd(_)
+            | Self::Check(_) => None,
         }
     }
 
     /// Its times, unless the configuration sets others.
     pub fn times(&self) -> Times {
         match self {
-            Self::Filesystem(_) | Self::Ocf(_) | Self::Script(_) | Self::Process(_) => USUAL,
+            Self::Filesystem(_) | Self::Ocf(_) | Self::Script(_) | Self::Process(_) | Self::Systemd(_) => USUAL,
             Self::Check(check) => check.times(),
         }
     }

@@ -1,7 +1,7 @@
 //! `kind = "process"`: a program that stays in the foreground, supervised by Baton itself: held in a control group, watched by
 //! pidfd, adopted by the next agent.
 
-mod cgroup;
+pub(super) mod cgroup;
 mod ready;
 mod record;
 mod scope;
@@ -22,6 +22,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+pub(super) use self::scope::named;
 use self::{
     cgroup::Mounts,
     ready::Notified,

@@ -118,6 +118,28 @@ fn what_does_not_heed_the_signal_is_killed() {
 }
 
 #[test]
+fn a_start_after_a_stop_that_was_given_up_begins_anew() {
+    let lab = Lab::new("again");
+    block_on(async {
+        let mut process = lab.process(
+            lab.spec("trap '[ -e term ] && exit; echo > term' TERM; echo $$ > main; while :; do sleep 0.01; done"),
+        );
+        done(process.start(&context(1))).await.unwrap();
+        until(|| lab.pid("main").is_some()).await;
+        let before = process.pid().unwrap();
+        tokio::select! {
+            stopped = done(process.stop(&context(1))) => panic!("it does not heed the signal: {stopped:?}"),
+            () = until(|| lab.path("term").exists()) => {}
+        }
+        let Health::Failed(why) = done(process.monitor()).await.unwrap() else { panic!("it was asked to end") };
+        assert!(why.contains("was asked to end"), "{why}");
+        done(process.start(&context(2))).await.unwrap();
+        assert!(!lives(before) && process.pid().is_some_and(|pid| pid != before));
+        done(process.stop(&context(2))).await.unwrap();
+    });
+}
+
+#[test]
 fn the_stop_signal_is_the_configured_one() {
     let lab = Lab::new("signal");
     block_on(async {

@@ -138,8 +138,11 @@ impl Unit {
         if let Some(running) = known.as_ref()
             && !running.main.ended()
         {
-            let ready = matches!(running.phase(), Phase::Started);
-            return Ok(Found::Running(Arc::clone(running), ready));
+            return Ok(match running.phase() {
+                // A stop that was given up: what comes of the signal is not known yet.
+                Phase::Stopping => Found::Remains(format!("process {} was asked to end", running.main.pid())),
+                phase => Found::Running(Arc::clone(running), phase == Phase::Started),
+            });
         }
         let record = match known {
             Some(ended) => Some(ended.record.clone()),
