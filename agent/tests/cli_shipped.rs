@@ -8,6 +8,7 @@ use baton::telemetry::{
     log2::Log2,
     metrics::{Format, GroupMetrics, LeaseMetrics, LinkMetrics, PeerMetrics, Snapshot, render},
     record::PhaseName,
+    run::{GroupRun, ResourceState, RunState},
 };
 
 fn shipped(name: &str) -> String {
@@ -18,12 +19,24 @@ fn shipped(name: &str) -> String {
 fn metric_names() -> BTreeSet<String> {
     let mut h = Log2::default();
     h.add(1_000_000);
+    let run = GroupRun {
+        blocked: None,
+        resources: vec![ResourceState {
+            name: "data".into(),
+            kind: "script".into(),
+            state: RunState::Running,
+            since: 1,
+            failures: 0,
+            last_error: None,
+        }],
+    };
     let group = GroupMetrics {
         name: "web".into(),
         owner: Some("lb1".into()),
         gate_drops: vec![("ingress", 1)],
         steering: vec![("to_peer", 1)],
         draining_on: Some("lb2".into()),
+        run: Some(run),
         ..GroupMetrics::default()
     };
     let link = LinkMetrics { rtt: h, interarrival: h, ..LinkMetrics::default() };

@@ -24,6 +24,7 @@ fn all_pass(voters: u8, seeds: u64) {
     assert_eq!(summary.seeds, seeds);
     // A world in which nothing happens would pass too.
     assert!(sum.faults > 10 * seeds && sum.takeovers > seeds && sum.conclusions > seeds, "{sum:?}");
+    assert!(sum.switches > seeds && sum.given_up > seeds / 10, "{sum:?}");
     assert!(sum.moves > seeds / 10 && sum.terms > seeds, "{sum:?}");
 }
 

@@ -12,8 +12,13 @@ use super::{
     restart::Wanted,
 };
 use crate::{
-    api::{Backend, OrderError, protocol::ErrorKind, status::StatusReport},
-    cluster::{core::OrderRefused, ids::Nanos, message::Order},
+    api::{Backend, OrderError, mend::Mend, protocol::ErrorKind, status::StatusReport},
+    cluster::{
+        core::OrderRefused,
+        entry::{Scope, Switch},
+        ids::Nanos,
+        message::Order,
+    },
     config::{Config, Shared},
     netlink::sockets::Sockets,
     telemetry::{history::History, metrics::Snapshot},
@@ -40,6 +45,23 @@ impl Handle {
             return answer;
         }
         std::future::pending().await
+    }
+
+    /// What switching something does, in words.
+    fn switching(&self, what: &Switch, on: bool) -> String {
+        let of = |scope: &Scope| match scope {
+            Scope::Cluster => "the cluster".to_owned(),
+            Scope::Node(node) => self.config.shared.name_of(*node).to_string(),
+            Scope::Group(group) => group.to_string(),
+        };
+        match (what, on) {
+            (Switch::Maintenance(scope), true) => format!("{} goes into maintenance", of(scope)),
+            (Switch::Maintenance(scope), false) => format!("the maintenance of {} ends", of(scope)),
+            (Switch::Stopped(group), true) => format!("stopping {group}"),
+            (Switch::Stopped(group), false) => format!("{group} may be started"),
+            (Switch::Unmanaged(group, resource), true) => format!("{resource} of {group} is left alone"),
+            (Switch::Unmanaged(group, resource), false) => format!("{resource} of {group} is managed again"),
+        }
     }
 
     async fn ask_plan(&self, order: Order) -> Result<Plan, OrderError> {
@@ -73,6 +95,7 @@ impl Backend for Handle {
             Order::Standby { node, on: false } => {
                 format!("{} may own groups again", self.config.shared.name_of(*node))
             }
+            Order::Switch { what, on } => self.switching(what, *on),
         };
         if let Order::Move { force: false, .. } = &order {
             let plan = self.ask_plan(order.clone()).await?;
@@ -87,6 +110,13 @@ impl Backend for Handle {
         }
         settled(timeout(ANSWER_TIME, self.ask(|reply| Request::Order(order, reply))).await)?;
         Ok(text)
+    }
+
+    async fn mend(&self, mend: Mend) -> Result<String, OrderError> {
+        match timeout(ANSWER_TIME, self.ask(|reply| Request::Mend(mend, reply))).await {
+            Ok(answer) => answer.map_err(|message| OrderError { kind: ErrorKind::Refused, message }),
+            Err(_late) => Err(late()),
+        }
     }
 
     async fn restart(&self, within: Nanos, exit: bool) -> Result<String, OrderError> {
@@ -135,10 +165,15 @@ fn settled<T>(answer: Result<Result<T, OrderRefused>, Elapsed>) -> Result<T, Ord
             kind: if refused == OrderRefused::NoLeader { ErrorKind::NoQuorum } else { ErrorKind::Refused },
             message: refused.to_string(),
         }),
-        Err(_late) => Err(OrderError {
-            kind: ErrorKind::Timeout,
-            message: "the agent's core gave no answer in 3 s: it is still looking for the other voters, or stuck; see its log"
+        Err(_late) => Err(late()),
+    }
+}
+
+fn late() -> OrderError {
+    OrderError {
+        kind: ErrorKind::Timeout,
+        message:
+            "the agent's core gave no answer in 3 s: it is still looking for the other voters, or stuck; see its log"
                 .to_owned(),
-        }),
     }
 }

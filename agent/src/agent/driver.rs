@@ -3,7 +3,12 @@
 //! It decides nothing. Inputs are applied entries, messages of other cores, reports of the executor, changes of front links, requests
 //! of operators, the pulse's wake-ups and the core's own deadline; after each the core is stepped until it is content.
 
-use std::{collections::BTreeMap, io, os::fd::OwnedFd, sync::Arc, sync::atomic::Ordering::Relaxed};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 use tracing::{debug, error, info, warn};
@@ -26,22 +31,26 @@ use crate::{
     cluster::{
         command::{Command, Fact},
         core::Core,
-        entry::Entry,
-        ids::{Nanos, VoterId},
+        entry::{Entry, Switch},
+        ids::{GroupId, Nanos, VoterId},
         state::State,
         timing::Timing,
-        view::{PeerView, View},
     },
     keeper::{Held, Left},
     kernel::Kernel,
     netlink::watch::Event,
     quorum::Quorum,
     resources::{ResourceEvent, What},
-    telemetry::{mark::Mark, recorder::Recorder},
+    telemetry::{mark::Mark, recorder::Recorder, run::GroupRun},
 };
 
+mod mending;
 mod moving;
 mod restarting;
+mod switching;
+mod world;
+
+pub use mending::{Answer, Mendings};
 
 /// The core is stepped at most this often after one input; more would mean that it argues with itself.
 const STEPS_MAX: usize = 64;
@@ -78,6 +87,12 @@ pub struct Driver {
     pub(super) leaving: Option<Left>,
     /// On which links the heartbeats of each voter arrive, as the channel was last told.
     pub(super) links: BTreeMap<(VoterId, usize), bool>,
+    /// What operators have switched on, as the executor was last told.
+    pub(super) switches: BTreeSet<Switch>,
+    /// How the groups run here, as the executor last reported.
+    pub(super) runs: BTreeMap<GroupId, GroupRun>,
+    /// What was asked of the nodes of a group, and is not answered yet.
+    pub(super) mendings: Mendings,
     /// Entries that their compare-and-set refused.
     pub(super) entries_refused: u64,
     /// Why the agent cannot go on, once it cannot.
@@ -127,6 +142,8 @@ impl Driver {
             if self.leaving.is_some() && self.core.may_restart() {
                 return Ok(Ended::Restarting);
             }
+            self.follow_switches();
+            self.end_mendings(clock::now());
             timer.arm(Some(self.deadline()))?;
             tokio::select! {
                 biased;
@@ -160,7 +177,8 @@ impl Driver {
     fn deadline(&self) -> Nanos {
         let token = clock::now() + self.timing.wedge_ns / 4;
         let stop = self.stopping.as_ref().map_or(token, |s| s.deadline);
-        self.core.next_deadline().map_or(token, |due| due.min(token)).min(stop)
+        let due = self.core.next_deadline().into_iter().chain(self.mendings.deadline());
+        due.fold(token.min(stop), Nanos::min)
     }
 
     fn stopped(&mut self) -> bool {
@@ -234,6 +252,20 @@ impl Driver {
                 }
                 self.core.on_readiness(now, &group, unready);
             }
+            Report::Failed(group, epoch, reason) => {
+                error!(%group, epoch, reason, "the group has failed here and is given up");
+                self.core.on_start_failed(now, &group, epoch);
+            }
+            Report::Run(group, run) => {
+                if let Some(why) = run
+                    .blocked
+                    .as_ref()
+                    .filter(|why| self.runs.get(&group).and_then(|known| known.blocked.as_ref()) != Some(*why))
+                {
+                    error!(%group, why, "the group is blocked: it stays here until it can be stopped");
+                }
+                self.runs.insert(group, run);
+            }
             Report::StartFailed(group, epoch, reason) => {
                 error!(%group, epoch, reason, "the group could not be started here");
                 self.core.on_start_failed(now, &group, epoch);
@@ -247,6 +279,9 @@ impl Driver {
         match what {
             What::Died { status, release } => {
                 error!(%group, resource, status, release, "a resource died");
+                self.executor.send(Job::Died(group.clone(), resource.clone(), status.clone()));
+                // In maintenance a failure is reported, and no more.
+                let release = release && !self.in_maintenance(&group);
                 let state = self.core.state().groups.get(&group);
                 if let Some(epoch) = state.filter(|g| release && g.owner == Some(self.me)).map(|g| g.epoch) {
                     let reason = format!("{resource}: {status}");
@@ -266,6 +301,7 @@ impl Driver {
         match request {
             Request::Order(order, reply) => drop(reply.send(self.core.on_order(now, order))),
             Request::Plan(order, reply) => drop(reply.send(self.plan(now, &order))),
+            Request::Mend(mend, reply) => self.begin_mending(now, &mend, reply),
             Request::Status(reply) => drop(reply.send(self.status(now))),
             Request::Metrics(reply) => drop(reply.send(self.metrics(now))),
             Request::MayRestart(reply) => drop(reply.send(self.may_restart())),
@@ -300,41 +336,6 @@ impl Driver {
         }
         warn!(steps = STEPS_MAX, "the core is still not content; it goes on at its next deadline");
         None
-    }
-
-    /// The world as it is now. Taken after every floor that was set: [`Kernel::tables`]' `set_floor` fences.
-    pub(super) fn view(&self) -> View {
-        let raft = self.quorum.view();
-        self.pulse.leader.store(raft.leader.map_or(0, |l| u32::from(l.0)), Relaxed);
-        self.pulse.term.store(raft.term, Relaxed);
-        self.pulse.log_index.store(raft.log_index, Relaxed);
-        let tables = self.kernel.tables();
-        let peers = self.facts.peers.iter().map(|peer| (*peer, peer_view(&tables.peer_view(*peer)))).collect();
-        let now = clock::now();
-        View {
-            configuration_differs: self.configuration_differs(now),
-            peers,
-            lease_end: tables.lease_end(),
-            punctual_since: self.pulse.punctual_since(now, self.timing.interval_ns),
-            front_up: self.network.fronts_up(),
-            steers: self.steers,
-            raft,
-        }
-    }
-
-    /// Whether most voters that are heard have another configuration than this one.
-    fn configuration_differs(&self, now: Nanos) -> bool {
-        let tables = self.kernel.tables();
-        let mine = self.facts.config.digest as u32;
-        let heard = self
-            .facts
-            .peers
-            .iter()
-            .map(|peer| tables.peer_view(*peer))
-            .filter(|row| row.last_seen != 0 && now.saturating_sub(row.last_seen) <= self.timing.hold_ns());
-        let (mut same, mut other) = (1, 0);
-        heard.for_each(|row| if row.digest == mine { same += 1 } else { other += 1 });
-        other > same
     }
 
     fn carry_out(&mut self, command: Command) -> Option<String> {
@@ -394,6 +395,9 @@ impl Driver {
             self.entries_refused += 1;
             debug!(entry, "an entry was refused by its compare-and-set");
         }
+        if let Fact::Switched(what, on) = &fact {
+            info!(?what, on, "an operator has switched");
+        }
         self.moves.fact(now, &fact, self.core.state());
         self.recorder.fact(now, fact);
     }
@@ -427,21 +431,5 @@ impl Driver {
                 }
             }
         });
-    }
-}
-
-/// The part of a peer's row that the core decides by.
-fn peer_view(row: &crate::kernel::PeerView) -> PeerView {
-    PeerView {
-        last_acknowledged: row.last_acknowledged,
-        floor: row.floor,
-        last_seen: row.last_seen,
-        incarnation: row.incarnation,
-        holds_lease: row.holds_lease,
-        gate_index: row.gate_index,
-        log_index: row.log_index,
-        token_since: row.token_since,
-        leader: row.leader,
-        term: row.term,
     }
 }

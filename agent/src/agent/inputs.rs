@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use tokio::sync::oneshot;
 
-use super::{executor::Report, mail::Mail};
+use super::{driver::Answer, executor::Report, mail::Mail};
 use crate::{
-    api::status::StatusReport,
+    api::{mend::Mend, status::StatusReport},
     cluster::{
         core::OrderRefused,
         entry::{DrainSummary, Entry},
@@ -70,6 +70,8 @@ pub enum Request {
     Order(Order, oneshot::Sender<Result<(), OrderRefused>>),
     /// What an order would do; nothing is done.
     Plan(Order, oneshot::Sender<Result<Plan, OrderRefused>>),
+    /// Something of the nodes of a group.
+    Mend(Mend, oneshot::Sender<Answer>),
     /// The status.
     Status(oneshot::Sender<StatusReport>),
     /// What the metrics show.

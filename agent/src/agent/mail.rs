@@ -2,13 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    pin::pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::{
+    api::mend::Mend,
     cluster::{
         ids::{Epoch, GroupId, Index},
         message::Message,
@@ -47,13 +50,27 @@ pub enum Mail {
         /// Each resource by its name; what it is, the resource itself says.
         resources: BTreeMap<String, String>,
     },
+    /// An operator on the sender's machine asks something of this node.
+    Mend {
+        /// The sender's number of it.
+        number: u64,
+        /// What.
+        mend: Mend,
+    },
+    /// The answer to that.
+    Mended {
+        /// The number of the request.
+        number: u64,
+        /// What is done, or why not.
+        answer: Result<String, String>,
+    },
 }
 
 /// What arrived and somebody waits for: the executor's thread, for the driver's.
 #[derive(Debug, Default)]
 pub struct Board {
     pinned: Mutex<Pinned>,
-    news: Condvar,
+    news: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -71,12 +88,13 @@ impl Board {
         pinned.flows.push((group, epoch));
         let surplus = pinned.flows.len().saturating_sub(BOARD_MAX);
         pinned.flows.drain(..surplus);
-        self.news.notify_all();
+        self.news.notify_waiters();
     }
 
     /// Waits until all flows of a group have come, at most for a while. Returns whether they have.
-    pub fn wait_for_flows(&self, group: &GroupId, epoch: Epoch, within: Duration) -> bool {
+    pub async fn wait_for_flows(&self, group: &GroupId, epoch: Epoch, within: Duration) -> bool {
         self.wait(within, |pinned| pinned.flows.iter().any(|(known, at)| known == group && *at == epoch).then_some(()))
+            .await
             .is_some()
     }
 
@@ -87,11 +105,11 @@ impl Board {
         pinned.knowledge.push((group, movement, resources));
         let surplus = pinned.knowledge.len().saturating_sub(BOARD_MAX);
         pinned.knowledge.drain(..surplus);
-        self.news.notify_all();
+        self.news.notify_waiters();
     }
 
     /// Waits for it, and takes it.
-    pub fn take_knowledge(
+    pub async fn take_knowledge(
         &self,
         group: &GroupId,
         movement: Index,
@@ -101,21 +119,22 @@ impl Board {
             let found = pinned.knowledge.iter().position(|(known, of, _)| known == group && *of == movement)?;
             Some(pinned.knowledge.swap_remove(found).2)
         })
+        .await
     }
 
-    fn wait<T>(&self, within: Duration, mut take: impl FnMut(&mut Pinned) -> Option<T>) -> Option<T> {
-        let end = Instant::now() + within;
-        let mut pinned = self.lock();
-        loop {
-            if let Some(found) = take(&mut pinned) {
-                return Some(found);
+    async fn wait<T>(&self, within: Duration, mut take: impl FnMut(&mut Pinned) -> Option<T>) -> Option<T> {
+        let come = async {
+            loop {
+                // Registered before the look: what comes in between is not missed.
+                let mut news = pin!(self.news.notified());
+                news.as_mut().enable();
+                if let Some(found) = take(&mut self.lock()) {
+                    return found;
+                }
+                news.await;
             }
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            (pinned, _) = self.news.wait_timeout(pinned, left).unwrap_or_else(PoisonError::into_inner);
-        }
+        };
+        tokio::time::timeout(within, come).await.ok()
     }
 
     /// Lists hold no invariant that a panic elsewhere could break.
@@ -132,21 +151,22 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(20);
 
-    #[test]
-    fn what_comes_is_waited_for_and_only_what_was_asked() {
+    #[tokio::test]
+    async fn what_comes_is_waited_for_and_only_what_was_asked() {
         let board = Arc::new(Board::default());
         let web = || GroupId::new("web");
-        let waiter = std::thread::spawn({
+        let waiter = tokio::spawn({
             let board = Arc::clone(&board);
-            move || (board.wait_for_flows(&web(), 7, LONG), board.take_knowledge(&web(), 3, LONG))
+            async move { (board.wait_for_flows(&web(), 7, LONG).await, board.take_knowledge(&web(), 3, LONG).await) }
         });
+        tokio::task::yield_now().await;
         board.flows_have_come(web(), 6);
         board.flows_have_come(web(), 7);
         let knows = BTreeMap::from([("haproxy".to_owned(), "all".to_owned())]);
         board.knowledge_has_come(web(), 3, knows.clone());
-        assert_eq!(waiter.join().unwrap(), (true, Some(knows)));
-        assert!(!board.wait_for_flows(&web(), 8, Duration::ZERO));
-        assert_eq!(board.take_knowledge(&web(), 3, Duration::ZERO), None, "it was taken");
+        assert_eq!(waiter.await.unwrap(), (true, Some(knows)));
+        assert!(!board.wait_for_flows(&web(), 8, Duration::ZERO).await);
+        assert_eq!(board.take_knowledge(&web(), 3, Duration::ZERO).await, None, "it was taken");
     }
 
     #[test]

@@ -63,7 +63,7 @@ use crate::{
     clock,
     cluster::{
         command::GateRole,
-        core::{Core, GroupSettings, Mutations, Settings},
+        core::{Core, FAILURE_EXPIRES, GroupSettings, Mutations, Settings},
         ids::{Epoch, GroupId, Incarnation, Role, VoterId},
     },
     config::Config,
@@ -191,6 +191,7 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
             let kernel = Arc::clone(&kernel);
             move |slot| kernel.recent_flows(slot, 0)
         }),
+        starts_at_once: config.this.starts_at_once,
         realtime,
     };
     let notifier = Notifier::new({
@@ -330,6 +331,9 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
         held,
         leaving: None,
         links: BTreeMap::new(),
+        switches: std::collections::BTreeSet::new(),
+        runs: BTreeMap::new(),
+        mendings: driver::Mendings::default(),
         entries_refused: 0,
         broken: None,
     };
@@ -392,6 +396,7 @@ fn core_settings(config: &Config, incarnation: Incarnation, adopted: BTreeMap<Gr
         failback: g.failback,
         stops_first: g.stop_limit(),
         constraints: g.constraints.clone(),
+        refused_for: if g.resources.is_empty() { FAILURE_EXPIRES } else { g.failure_timeout_ns },
     });
     let rooms = config.shared.voters.values().filter_map(|v| Some((v.id, v.capacity?.room())));
     Settings {

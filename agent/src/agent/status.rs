@@ -5,12 +5,14 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use super::driver::Driver;
 use crate::{
     api::status::{
-        FrontStatus, GroupStatus, LeaseStatus, Life, LinkStatus, MoveStatus, StatusReport, VipStatus, VoterStatus,
+        FrontStatus, GroupStatus, LeaseStatus, Life, LinkStatus, MoveStatus, NodeRun, StatusReport, VipStatus,
+        VoterStatus,
     },
     cluster::{
         command::GateRole,
+        entry::{Scope, Switch},
         ids::{GroupId, Incarnation, Nanos, Role, VoterId},
-        state::GroupState,
+        state::{GroupState, Held},
         timing::majority,
     },
     config::{Config, Group, Voter},
@@ -67,6 +69,7 @@ impl Driver {
             },
             voters,
             groups: config.shared.groups.values().map(|g| self.group_status(now, g)).collect(),
+            maintenance: self.core.state().switches.contains(&Switch::Maintenance(Scope::Cluster)),
             fronts: self.front_statuses(),
             warnings: config.warnings.clone(),
         };
@@ -151,6 +154,7 @@ impl Driver {
                 heard.then_some(row.holds_lease)
             },
             standby: on_record.is_some_and(|v| v.standby),
+            maintenance: self.core.state().in_maintenance(voter.id),
             same_configuration: heard.then_some(row.digest == self.facts.config.digest as u32),
             front_up: front_up.filter(|_| voter.role == Role::Node),
             links: if me { Vec::new() } else { self.link_statuses(now, voter) },
@@ -209,6 +213,10 @@ impl Driver {
             }),
             serving_here: serving,
             why: self.why(now, group, state, serving),
+            stopped: self.core.state().stopped(&group.id),
+            maintenance: self.core.state().switches.contains(&Switch::Maintenance(Scope::Group(group.id.clone()))),
+            unmanaged: self.core.state().unmanaged(&group.id).into_iter().collect(),
+            runs: self.node_runs(&group.id),
             vips: group.vips.iter().map(|vip| self.vip_status(vip)).collect(),
             candidates: candidates
                 .filter(|c| c.against.is_empty() && Some(c.node) != owner)
@@ -216,6 +224,12 @@ impl Driver {
                 .collect(),
             against: against.map(|c| (self.name(c.node), c.against.clone())).collect(),
         }
+    }
+
+    /// How the group's resources run on the nodes of which that is known: this one.
+    fn node_runs(&self, group: &GroupId) -> Vec<NodeRun> {
+        let run = self.runs.get(group).map(|run| NodeRun { node: self.name(self.me), run: run.clone() });
+        run.into_iter().collect()
     }
 
     /// Whether the gate passes the group's packets at this instant.
@@ -240,6 +254,10 @@ impl Driver {
                 }
             }
             Some(owner) => format!("{} is its owner", self.name(owner)),
+            None if self.core.state().held(&group.id).is_some() => {
+                let held = self.core.state().held(&group.id).map_or_else(String::new, |why| self.held(why));
+                format!("nobody shall own it: {held}")
+            }
             None => {
                 let against = self.core.explain(&group.id).map(|e| e.candidates).unwrap_or_default();
                 let against: Vec<String> = against
@@ -252,6 +270,14 @@ impl Driver {
                     .collect();
                 if against.is_empty() { "the leader is about to assign it".to_owned() } else { against.join("; ") }
             }
+        }
+    }
+
+    /// A switch in words, with the names of nodes.
+    fn held(&self, why: Held) -> String {
+        match why {
+            Held::Owner(node) => format!("{} is in maintenance", self.name(node)),
+            Held::Stopped | Held::Cluster | Held::Group => why.to_string(),
         }
     }
 
@@ -306,7 +332,22 @@ impl Driver {
             pulse_late_max_ns: self.pulse.late_max.load(Relaxed),
             pulses_late: self.pulse.late.load(Relaxed),
             entries_refused: self.entries_refused,
+            maintenance: self.maintenances(),
         }
+    }
+
+    /// What is in maintenance: the kind of scope, and its name.
+    fn maintenances(&self) -> Vec<(&'static str, String)> {
+        let scopes = self.core.state().switches.iter().filter_map(|switch| match switch {
+            Switch::Maintenance(scope) => Some(scope),
+            Switch::Stopped(_) | Switch::Unmanaged(..) => None,
+        });
+        let named = scopes.map(|scope| match scope {
+            Scope::Cluster => ("cluster", String::new()),
+            Scope::Node(node) => ("node", self.name(*node)),
+            Scope::Group(group) => ("group", group.to_string()),
+        });
+        named.collect()
     }
 
     fn peer_metrics(&self, voter: &VoterStatus) -> PeerMetrics {
@@ -342,6 +383,8 @@ impl Driver {
             serving: group.serving_here,
             vips: group.vips.len(),
             draining_on: group.draining_on.clone(),
+            stopped: group.stopped,
+            run: self.runs.get(&GroupId::new(&group.name)).cloned(),
             steering: counters.map_or_else(Vec::new, |row| {
                 vec![
                     ("to_peer", row.steered),

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use thiserror::Error;
 
-use super::{protocol::ErrorKind, status::StatusReport};
+use super::{mend::Mend, protocol::ErrorKind, status::StatusReport};
 use crate::{
     cluster::{ids::Nanos, message::Order},
     config::Shared,
@@ -31,6 +31,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Restarts this agent while a keeper beats on for at most `within` ns; with `exit` the process ends instead, to be started by
     /// others. The text says that it begins.
     fn restart(&self, within: Nanos, exit: bool) -> impl Future<Output = Result<String, OrderError>> + Send;
+
+    /// Asks something of the nodes of a group; the text says what they do.
+    fn mend(&self, mend: Mend) -> impl Future<Output = Result<String, OrderError>> + Send;
 
     /// Gives an order to the cluster; the text says what happens next.
     fn order(&self, order: Order) -> impl Future<Output = Result<String, OrderError>> + Send;

@@ -18,14 +18,16 @@ use tokio::{
 
 use super::{
     Backend, OrderError,
+    mend::Mend,
     protocol::{ErrorKind, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Request, Response},
 };
 use crate::{
     cluster::{
+        entry::{Scope, Switch},
         ids::{GroupId, MILLISECOND, Nanos, VoterId},
         message::Order,
     },
-    config::did_you_mean,
+    config::{ADDRESSES, did_you_mean},
 };
 
 /// Clients at once; further ones are told that the agent is busy.
@@ -214,11 +216,70 @@ async fn answer<B: Backend>(backend: &B, request: Request) -> Response {
             Ok(node) => backend.order(Order::Standby { node, on }).await,
             Err(message) => Err(OrderError { kind: ErrorKind::Refused, message }),
         },
+        Request::RestartResource { group, resource } => match resource_named(backend, &group, &resource) {
+            Ok((group, resource)) => backend.mend(Mend::Restart { group, resource }).await,
+            Err(message) => Err(OrderError { kind: ErrorKind::Refused, message }),
+        },
+        Request::Cleanup { group, resource } => {
+            let mend = match resource {
+                Some(resource) => resource_named(backend, &group, &resource)
+                    .map(|(group, resource)| Mend::Cleanup { group, resource: Some(resource) }),
+                None => group_named(backend, &group).map(|group| Mend::Cleanup { group, resource: None }),
+            };
+            match mend {
+                Ok(mend) => backend.mend(mend).await,
+                Err(message) => Err(OrderError { kind: ErrorKind::Refused, message }),
+            }
+        }
+        switch => match switched(backend, switch) {
+            Ok((what, on)) => backend.order(Order::Switch { what, on }).await,
+            Err(message) => Err(OrderError { kind: ErrorKind::Refused, message }),
+        },
     };
     match answer {
         Ok(message) => Response::Done { message },
         Err(e) => Response::Error { kind: e.kind, message: e.message },
     }
+}
+
+/// What a request would switch.
+fn switched<B: Backend>(backend: &B, request: Request) -> Result<(Switch, bool), String> {
+    match request {
+        Request::Maintenance { node: Some(_), group: Some(_), .. } => {
+            Err("maintenance is of a node or of a group, not of both; give two orders".to_owned())
+        }
+        Request::Maintenance { node: Some(node), group: None, on } => {
+            Ok((Switch::Maintenance(Scope::Node(voter_named(backend, &node)?)), on))
+        }
+        Request::Maintenance { node: None, group: Some(group), on } => {
+            Ok((Switch::Maintenance(Scope::Group(group_named(backend, &group)?)), on))
+        }
+        Request::Maintenance { node: None, group: None, on } => Ok((Switch::Maintenance(Scope::Cluster), on)),
+        Request::Stopped { group, on } => Ok((Switch::Stopped(group_named(backend, &group)?), on)),
+        Request::Unmanaged { group, resource, on } => {
+            let (group, resource) = resource_named(backend, &group, &resource)?;
+            if resource == ADDRESSES {
+                return Err(format!(
+                    "the addresses of {group} follow its gate, and cannot be unmanaged; `baton maintenance on --group {group}` \
+                     leaves the whole group alone"
+                ));
+            }
+            Ok((Switch::Unmanaged(group, resource), on))
+        }
+        _ => Err("this switches nothing".to_owned()),
+    }
+}
+
+fn resource_named<B: Backend>(backend: &B, group: &str, name: &str) -> Result<(GroupId, String), String> {
+    let group = group_named(backend, group)?;
+    let configured = backend.shared().groups.get(&group);
+    let known = configured.map(|g| g.resource_names()).unwrap_or_default();
+    if known.contains(&name) {
+        return Ok((group, name.to_owned()));
+    }
+    let hint = did_you_mean(name, known.iter().copied());
+    let name = name.escape_debug();
+    Err(format!("group {group} has no resource \"{name}\"{hint}; its resources are: {}", known.join(", ")))
 }
 
 fn group_named<B: Backend>(backend: &B, name: &str) -> Result<GroupId, String> {

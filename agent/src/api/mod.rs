@@ -4,6 +4,7 @@ pub mod backend;
 pub mod control;
 pub mod http;
 mod limit;
+pub mod mend;
 mod page;
 pub mod protocol;
 pub mod status;

@@ -70,10 +70,11 @@ fn group(out: &mut String, g: &GroupStatus) {
     let owner = g.owner.as_deref().map_or("<span class=\"bad\">nobody</span>".into(), escape);
     let vips: Vec<String> = g.vips.iter().map(|v| escape(&v.address)).collect();
     let cause = g.cause.map_or("never owned", cause_sentence);
+    let remarks: String = g.remarks().iter().map(|r| format!(" <span class=\"bad\">{}</span>", escape(r))).collect();
     let here = if g.serving_here { "<span class=\"good\">serving</span>" } else { "no" };
     _ = write!(
         out,
-        "<tr><td>{}<td>{owner}<td>{}<td>{}<td>{here}<td>{}; it came there because {}</tr>",
+        "<tr><td>{}{remarks}<td>{owner}<td>{}<td>{}<td>{here}<td>{}; it came there because {}</tr>",
         escape(&g.name),
         g.epoch,
         vips.join("<br>"),
@@ -84,6 +85,7 @@ fn group(out: &mut String, g: &GroupStatus) {
 
 fn voter(out: &mut String, v: &VoterStatus) {
     let (class, life) = match v.life {
+        Life::Alive if v.maintenance => ("bad", "maintenance"),
         Life::Alive => ("good", "alive"),
         Life::Wedged => ("bad", "no progress"),
         Life::Silent => ("bad", "silent"),

@@ -45,6 +45,48 @@ pub enum Request {
         /// On, or off again.
         on: bool,
     },
+    /// Maintenance of the cluster, or of a node or a group, if one is named. Answer: [`Response::Done`].
+    Maintenance {
+        /// The node.
+        #[serde(default)]
+        node: Option<String>,
+        /// The group.
+        #[serde(default)]
+        group: Option<String>,
+        /// On, or off again.
+        on: bool,
+    },
+    /// Stop a group wherever it runs, or let it be started again. Answer: [`Response::Done`].
+    Stopped {
+        /// The group.
+        group: String,
+        /// Stopped, or no longer.
+        on: bool,
+    },
+    /// Take a resource out of Baton's hands, or give it back. Answer: [`Response::Done`].
+    Unmanaged {
+        /// The group.
+        group: String,
+        /// The resource.
+        resource: String,
+        /// Unmanaged, or managed again.
+        on: bool,
+    },
+    /// Stop a resource and what requires it, and start them again. Answer: [`Response::Done`] when it begins.
+    RestartResource {
+        /// The group.
+        group: String,
+        /// The resource.
+        resource: String,
+    },
+    /// Forget what failed of a group, on all of its nodes. Answer: [`Response::Done`].
+    Cleanup {
+        /// The group.
+        group: String,
+        /// One resource of it alone.
+        #[serde(default)]
+        resource: Option<String>,
+    },
     /// Restart this agent without a gap. Answer: [`Response::Done`] when it begins.
     Restart {
         /// For how long its heartbeats go on without it, ns.

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{
-    entry::{Cause, DrainSummary},
-    ids::{Epoch, Incarnation, Index, Nanos, Role, VoterId},
-    placement::Unfit,
-    timing::majority,
+use crate::{
+    cluster::{
+        entry::{Cause, DrainSummary},
+        ids::{Epoch, Incarnation, Index, Nanos, Role, VoterId},
+        placement::Unfit,
+        timing::majority,
+    },
+    telemetry::run::{GroupRun, RunState},
 };
 
 /// The cluster as one agent sees it now.
@@ -48,6 +51,9 @@ pub struct StatusReport {
     pub voters: Vec<VoterStatus>,
     /// All groups, by name.
     pub groups: Vec<GroupStatus>,
+    /// Whether the cluster is in maintenance.
+    #[serde(default)]
+    pub maintenance: bool,
     /// This node's front devices.
     pub fronts: Vec<FrontStatus>,
     /// What an operator should know; [`StatusReport::find_warnings`] adds those that follow from the rest.
@@ -103,6 +109,9 @@ pub struct VoterStatus {
     pub holds_lease: Option<bool>,
     /// Whether an operator put it on standby.
     pub standby: bool,
+    /// Whether an operator put it into maintenance.
+    #[serde(default)]
+    pub maintenance: bool,
     /// Whether its configuration says the same as this machine's; `None`: not heard of.
     pub same_configuration: Option<bool>,
     /// Whether its front links are up; `None`: not heard of, or an arbiter.
@@ -155,6 +164,18 @@ pub struct GroupStatus {
     pub serving_here: bool,
     /// Why it is served here or not, in words.
     pub why: String,
+    /// Whether an operator stopped it.
+    #[serde(default)]
+    pub stopped: bool,
+    /// Whether an operator put the group itself into maintenance.
+    #[serde(default)]
+    pub maintenance: bool,
+    /// Its resources that an operator took out of Baton's hands.
+    #[serde(default)]
+    pub unmanaged: Vec<String>,
+    /// How its resources run, on each node that has said so.
+    #[serde(default)]
+    pub runs: Vec<NodeRun>,
     /// Its VIPs.
     pub vips: Vec<VipStatus>,
     /// The nodes that could take it now, the owner apart.
@@ -162,6 +183,16 @@ pub struct GroupStatus {
     /// What stands against the other voters.
     #[serde(default)]
     pub against: BTreeMap<String, Vec<Unfit>>,
+}
+
+/// A group's resources on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRun {
+    /// The node.
+    pub node: String,
+    /// Its resources there.
+    #[serde(flatten)]
+    pub run: GroupRun,
 }
 
 /// A planned move.
@@ -221,6 +252,53 @@ pub struct FrontStatus {
     pub up: bool,
     /// How the gate is attached: "tcx", "clsact" or "none".
     pub gate: String,
+}
+
+impl GroupStatus {
+    fn switch_warnings(&self) -> Vec<String> {
+        let name = &self.name;
+        let mut found: Vec<String> =
+            self.blocked().map(|(node, why)| format!("{name} is blocked on {node}: {why}")).collect();
+        if self.stopped {
+            found.push(format!("{name} was stopped by an operator; `baton group start {name}` starts it"));
+        }
+        if self.maintenance {
+            found.push(format!(
+                "{name} is in maintenance: it is not moved, and what fails of it is only reported; `baton maintenance off --group \
+                 {name}` ends it"
+            ));
+        }
+        found.extend(self.unmanaged.iter().map(|r| {
+            format!(
+                "{r} of {name} is unmanaged: nobody starts or stops it; `baton resource manage {name} {r}` ends that"
+            )
+        }));
+        for NodeRun { node, run } in &self.runs {
+            found.extend(run.resources.iter().filter(|r| r.state == RunState::Failed).map(|r| {
+                let why = r.last_error.as_deref().unwrap_or("see the log there");
+                format!("{} of {name} has failed on {node}: {why}", r.name)
+            }));
+        }
+        found
+    }
+
+    /// Where it can be neither stopped nor given up, and why.
+    pub fn blocked(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.runs.iter().filter_map(|r| Some((&*r.node, r.run.blocked.as_deref()?)))
+    }
+
+    /// What an operator shall see first, in a few words each.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut found: Vec<String> = self.blocked().map(|(node, _)| format!("BLOCKED on {node}")).collect();
+        if self.stopped {
+            found.push("stopped".to_owned());
+        }
+        if self.maintenance {
+            found.push("maintenance".to_owned());
+        }
+        found.extend(self.unmanaged.iter().map(|resource| format!("{resource} unmanaged")));
+        found
+    }
 }
 
 impl StatusReport {
@@ -302,6 +380,12 @@ impl StatusReport {
                 found.push(format!("{down} of {} backplane links to {} are down", v.links.len(), v.name));
             }
         }
+        found.extend(self.voters.iter().filter(|v| v.maintenance).map(|v| {
+            format!(
+                "{} is in maintenance: nothing moves from or to it; `baton maintenance off --node {}` ends it",
+                v.name, v.name
+            )
+        }));
         found.extend(
             self.voters
                 .iter()
@@ -313,8 +397,16 @@ impl StatusReport {
 
     fn group_warnings(&self) -> Vec<String> {
         let mut found = Vec::new();
+        if self.maintenance {
+            found.push(
+                "the cluster is in maintenance: nothing moves, and what fails is only reported; `baton maintenance off` ends it"
+                    .to_owned(),
+            );
+        }
         for g in &self.groups {
+            found.extend(g.switch_warnings());
             match &g.owner {
+                None if g.stopped => (),
                 None => found.push(format!("{} has no owner: {}", g.name, g.why)),
                 Some(owner) if g.candidates.is_empty() => {
                     found.push(format!("one failure from an outage: no node could take {} over from {owner}", g.name))

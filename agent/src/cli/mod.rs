@@ -5,11 +5,14 @@ mod check;
 mod client;
 mod events;
 mod exit;
+mod group;
 mod keeper;
 mod keygen;
+mod maintenance;
 mod move_group;
 mod online;
 mod plan;
+mod resource;
 mod restart;
 mod standby;
 mod status;
@@ -54,6 +57,12 @@ enum Command {
     Standby(standby::Args),
     /// Let a node own groups again
     Online(online::Args),
+    /// Show groups, start and stop them, and forget what failed of them
+    Group(group::Args),
+    /// Restart a single resource, or take it out of Baton's hands
+    Resource(resource::Args),
+    /// Keep Baton from acting on its own: nothing is moved, started again or stopped for a failure
+    Maintenance(maintenance::Args),
     /// Replace this machine's agent by the installed one, while the VIPs go on answering
     Restart(restart::Args),
     /// Beat on for an agent that restarts
@@ -92,6 +101,9 @@ fn dispatch(cli: &Cli, start_agent: StartAgent) -> Result<Exit, Failure> {
         Command::Move(args) => move_group::run(args, client()?),
         Command::Standby(args) => standby::run(args, client()?),
         Command::Online(args) => online::run(args, client()?),
+        Command::Group(args) => group::run(args, client()?),
+        Command::Resource(args) => resource::run(args, client()?),
+        Command::Maintenance(args) => maintenance::run(args, client()?),
         Command::Restart(args) => restart::run(args, client),
         Command::Keeper => keeper::run(),
         Command::Plan(args) => plan::run(args, cli.socket.as_deref()),

@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use comfy_table::{Attribute, Cell, Color, Table, presets};
 
 use crate::{
-    api::status::{GroupStatus, Life, LinkStatus, StatusReport, VoterStatus},
+    api::status::{GroupStatus, Life, LinkStatus, NodeRun, StatusReport, VoterStatus},
+    clock,
     cluster::ids::{Nanos, Role},
     config::duration,
-    telemetry::record::cause_sentence,
+    telemetry::{record::cause_sentence, run::RunState},
 };
 
 /// The whole text.
@@ -72,6 +73,12 @@ fn head(s: &StatusReport) -> Table {
 fn groups(s: &StatusReport) -> Table {
     let mut table = headed(&["GROUP", "OWNER", "EPOCH", "HERE", "VIPS", "COULD TAKE IT", "WHY"]);
     for g in &s.groups {
+        let remarks = g.remarks();
+        let name = if remarks.is_empty() {
+            Cell::new(&g.name)
+        } else {
+            Cell::new(format!("{}\n{}", g.name, remarks.join("\n"))).fg(Color::Yellow)
+        };
         let owner = g.owner.as_deref().map_or_else(|| bad("nobody"), good);
         let here = if g.serving_here { good("serving") } else { Cell::new("no") };
         let vips = g
@@ -80,7 +87,7 @@ fn groups(s: &StatusReport) -> Table {
             .map(|v| if v.device.is_empty() { v.address.clone() } else { format!("{} {}", v.address, v.device) });
         let candidates = if g.candidates.is_empty() { bad("nobody") } else { Cell::new(g.candidates.join(", ")) };
         table.add_row(vec![
-            Cell::new(&g.name),
+            name,
             owner,
             Cell::new(g.epoch),
             here,
@@ -90,6 +97,91 @@ fn groups(s: &StatusReport) -> Table {
         ]);
     }
     table
+}
+
+/// The groups, one line each.
+pub(super) fn group_list(s: &StatusReport) -> String {
+    let mut table = headed(&["GROUP", "OWNER", "EPOCH", "RESOURCES", "REMARKS"]);
+    for g in &s.groups {
+        let owner = match &g.owner {
+            Some(owner) => good(owner),
+            None if g.stopped => Cell::new("nobody"),
+            None => bad("nobody"),
+        };
+        let mut remarks = g.remarks();
+        if s.maintenance {
+            remarks.push("the cluster is in maintenance".to_owned());
+        }
+        if let Some(target) = &g.moving_to {
+            remarks.push(format!("moving to {target}"));
+        }
+        table.add_row(vec![
+            Cell::new(&g.name),
+            owner,
+            Cell::new(g.epoch),
+            Cell::new(counted(g)),
+            Cell::new(remarks.join(", ")),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+/// How many resources of a group run on its owner, if that is known here.
+fn counted(g: &GroupStatus) -> String {
+    let Some(run) = g.runs.iter().find(|r| Some(&r.node) == g.owner.as_ref()) else { return "-".to_owned() };
+    let running = run.run.resources.iter().filter(|r| r.state == RunState::Running).count();
+    format!("{running} of {} run", run.run.resources.len())
+}
+
+/// One group with its resources.
+pub(super) fn group_details(s: &StatusReport, g: &GroupStatus) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    _ = writeln!(out, "{}: owner {}, epoch {}", g.name, g.owner.as_deref().unwrap_or("nobody"), g.epoch);
+    _ = writeln!(out, "{}", why(g));
+    for warning in s.warnings.iter().filter(|w| w.split(' ').any(|word| word == g.name)) {
+        _ = writeln!(out, "warning: {warning}");
+    }
+    if !g.vips.is_empty() {
+        let vips: Vec<&str> = g.vips.iter().map(|v| v.address.as_str()).collect();
+        _ = writeln!(out, "addresses: {}", vips.join(", "));
+    }
+    if !g.candidates.is_empty() {
+        _ = writeln!(out, "could take it: {}", g.candidates.join(", "));
+    }
+    for NodeRun { node, run } in &g.runs {
+        // Stamps are of the node's own clock.
+        let here = *node == s.node;
+        let mut table = headed(&["RESOURCE", "KIND", "STATE", "FOR", "FAILURES", "LAST ERROR"]);
+        for r in &run.resources {
+            let state = match r.state {
+                RunState::Running => good("running"),
+                RunState::Failed | RunState::Blocked => bad(r.state.as_str()),
+                _ => Cell::new(r.state.as_str()),
+            };
+            let lasts = if here && r.since != 0 { age(clock::now().saturating_sub(r.since)) } else { "-".to_owned() };
+            let error = r.last_error.as_deref().unwrap_or("-");
+            table.add_row(vec![
+                Cell::new(&r.name),
+                Cell::new(&r.kind),
+                state,
+                Cell::new(lasts),
+                Cell::new(r.failures),
+                Cell::new(error),
+            ]);
+        }
+        _ = writeln!(out, "\non {node}{}:\n{}", if here { " (this)" } else { "" }, table.trim_fmt());
+    }
+    if let Some(owner) = g.owner.as_ref().filter(|owner| **owner != s.node && g.runs.iter().all(|r| r.node != **owner))
+    {
+        _ = writeln!(
+            out,
+            "\nhow its resources run is told by the agent on {owner}: `baton group show {}` there",
+            g.name
+        );
+    }
+    out.truncate(out.trim_end().len());
+    out
 }
 
 /// At most a handful of lines, and how many more there are.
@@ -135,6 +227,7 @@ fn voters(s: &StatusReport) -> Table {
 
 fn state(v: &VoterStatus) -> Cell {
     match v.life {
+        Life::Alive if v.maintenance => Cell::new("maintenance").fg(Color::Yellow),
         Life::Alive if v.standby => Cell::new("standby").fg(Color::Yellow),
         Life::Alive => good("alive"),
         Life::Wedged => bad("no progress"),

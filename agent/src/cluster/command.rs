@@ -1,7 +1,7 @@
 //! What the core asks the shell to do. The shell carries commands out in order.
 
 use super::{
-    entry::{Cause, DrainSummary, Entry},
+    entry::{Cause, DrainSummary, Entry, Switch},
     ids::{Epoch, GroupId, Index, VoterId},
     message::Message,
 };
@@ -185,6 +185,8 @@ pub enum Fact {
     },
     /// An order that another voter forwarded was refused; the text says why.
     OrderRefused(String),
+    /// An operator switched something on (`true`) or off.
+    Switched(Switch, bool),
     /// Leadership was handed over.
     SteppedAside(VoterId),
     /// A node that this voter had found silent is back.

@@ -31,7 +31,7 @@ use super::{
 
 pub use super::{
     mutations::Mutations,
-    settings::{GroupSettings, OrderRefused, Settings},
+    settings::{FAILURE_EXPIRES, GroupSettings, OrderRefused, Settings},
 };
 
 #[cfg(test)]
@@ -198,6 +198,8 @@ impl Core {
                 let epoch = self.state.groups.get(&group).map_or(0, |g| g.epoch);
                 self.say(Command::Record(Fact::Drained { group, epoch, node, summary }));
             }
+            Effect::Switched(..) if !self.is_started() => {}
+            Effect::Switched(what, on) => self.say(Command::Record(Fact::Switched(what, on))),
             Effect::Formed | Effect::Created(_) | Effect::Removed(_) | Effect::Started(..) | Effect::Standby(..) => {}
         }
     }
@@ -307,7 +309,19 @@ impl Core {
     /// The group could not be started, or failed later beyond what a restart in place mends.
     pub fn on_start_failed(&mut self, now: Nanos, group: &GroupId, epoch: Epoch) {
         self.wake = Some(now);
-        self.transitions.failed(now, group, epoch);
+        let refused_for = self.settings.group(group).map_or(FAILURE_EXPIRES, |g| g.refused_for);
+        self.transitions.failed(now, group, epoch, refused_for);
+    }
+
+    /// Whether the group's resources run here, at the epoch of the log.
+    pub fn runs(&self, group: &GroupId) -> bool {
+        self.transitions.running().any(|id| id == group)
+    }
+
+    /// An operator has mended the group here: this node refuses it no longer for what failed. Returns whether it did.
+    pub fn cleanup(&mut self, now: Nanos, group: &GroupId) -> bool {
+        self.wake = Some(now);
+        self.transitions.cleanup(now, group)
     }
 
     /// The agent is to stop in an orderly way: give up every group and the leadership. Cannot be taken back.

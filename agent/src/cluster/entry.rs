@@ -125,6 +125,47 @@ pub enum Entry {
         /// On or off.
         on: bool,
     },
+    /// An operator's order: something is switched on or off.
+    Switch {
+        /// What.
+        what: Switch,
+        /// On or off.
+        on: bool,
+    },
+}
+
+/// What an operator can switch, and everybody then knows. Off unless the state has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Switch {
+    /// Nothing is moved, assigned, started again or stopped on anybody's own accord.
+    Maintenance(Scope),
+    /// The group shall have no owner.
+    Stopped(GroupId),
+    /// A resource of the group that is neither started nor stopped.
+    Unmanaged(GroupId, String),
+}
+
+/// What a maintenance is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Everything.
+    Cluster,
+    /// A node and what it owns.
+    Node(VoterId),
+    /// A group.
+    Group(GroupId),
+}
+
+impl Switch {
+    /// The group that it is about, if it is about one.
+    pub fn group(&self) -> Option<&GroupId> {
+        match self {
+            Self::Maintenance(Scope::Group(group)) | Self::Stopped(group) | Self::Unmanaged(group, _) => Some(group),
+            Self::Maintenance(Scope::Cluster | Scope::Node(_)) => None,
+        }
+    }
 }
 
 /// What an old owner saw of its flows while they drained, as far as the kernel can tell.

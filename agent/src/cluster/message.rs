@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{GroupId, Incarnation, Index, VoterId};
+use super::{
+    entry::Switch,
+    ids::{GroupId, Incarnation, Index, VoterId},
+};
 
 /// A message between two cores. The channel adds the sender's identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +86,13 @@ pub enum Order {
     Standby {
         /// The node.
         node: VoterId,
+        /// On or off.
+        on: bool,
+    },
+    /// Switch something on or off.
+    Switch {
+        /// What.
+        what: Switch,
         /// On or off.
         on: bool,
     },

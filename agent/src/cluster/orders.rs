@@ -37,6 +37,7 @@ pub(super) fn carries_out(entry: &Entry, order: &Order) -> bool {
             group == wanted && to == target
         }
         (Entry::Standby { node, on }, Order::Standby { node: wanted, on: way }) => node == wanted && on == way,
+        (Entry::Switch { what, on }, Order::Switch { what: wanted, on: way }) => what == wanted && on == way,
         _ => false,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     command::{Command, Fact},
-    entry::{Entry, Verdict},
+    entry::{Entry, Switch, Verdict},
     ids::{GroupId, MILLISECOND, Nanos, VoterId},
     timing::Timing,
 };
@@ -21,6 +21,7 @@ enum Subject {
     Barrier(VoterId),
     Conclude { node: VoterId, lost: bool },
     Standby(VoterId),
+    Switch(Switch),
     Group(GroupId, Step),
 }
 
@@ -45,6 +46,7 @@ impl Subject {
                 Self::Conclude { node: *node, lost: matches!(verdict, Verdict::Lost { .. }) }
             }
             Entry::Standby { node, .. } => Self::Standby(*node),
+            Entry::Switch { what, .. } => Self::Switch(what.clone()),
             Entry::Release { group: id, .. } => group(id, Step::Release),
             Entry::Assign { group: id, .. } => group(id, Step::Assign),
             Entry::Prepare { group: id, .. } => group(id, Step::Prepare),

@@ -61,6 +61,9 @@ pub enum Refusal {
     /// Flows of an earlier move still drain on another node, or drain no more.
     #[error("flows of the last planned move of group {0} still drain on another node, or do no more; try again later")]
     Draining(GroupId),
+    /// An operator's switch stands against it.
+    #[error("group {0} is stopped or in maintenance, or the node is; an operator ends that")]
+    Held(GroupId),
     /// The target has not said that it can receive.
     #[error("the target of the planned move of group {0} is not ready; the owner waits for it")]
     NotReady(GroupId),
@@ -85,6 +88,7 @@ impl Refusal {
             Self::OtherOwner(_) => "other_owner",
             Self::OtherMovement(_) => "other_movement",
             Self::Draining(_) => "draining",
+            Self::Held(_) => "held",
             Self::NotReady(_) => "not_ready",
         }
     }

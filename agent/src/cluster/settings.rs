@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 
 use super::{
     command::GateRole,
-    ids::{Epoch, GroupId, Incarnation, Nanos, Role, VoterId},
+    ids::{Epoch, GroupId, Incarnation, MILLISECOND, Nanos, Role, VoterId},
     mutations::Mutations,
     placement::{Constraints, Room},
+    state::Held,
     timing::Timing,
 };
+
+/// For how long a node refuses a group of addresses that failed there.
+pub const FAILURE_EXPIRES: Nanos = 30_000 * MILLISECOND;
 
 /// What one machine's core knows before it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +72,8 @@ pub struct GroupSettings {
     pub stops_first: Option<Nanos>,
     /// What binds it to other groups and to its node.
     pub constraints: Constraints,
+    /// For how long a node refuses the group after it failed there, ns.
+    pub refused_for: Nanos,
 }
 
 impl GroupSettings {
@@ -81,6 +87,7 @@ impl GroupSettings {
             failback: false,
             stops_first: None,
             constraints: Constraints::default(),
+            refused_for: FAILURE_EXPIRES,
         }
     }
 
@@ -141,6 +148,14 @@ pub enum OrderRefused {
         /// All that binds it.
         reason: String,
     },
+    /// A switch stands against it.
+    #[error("group {group} stays where it is: {why}; {}", ended(*.why))]
+    Held {
+        /// The group.
+        group: GroupId,
+        /// The switch.
+        why: Held,
+    },
     /// Nobody leads.
     #[error(
         "the cluster has no leader now, so no order can be carried out; try again in a moment, and see `baton status`"
@@ -149,4 +164,14 @@ pub enum OrderRefused {
     /// Too many orders wait.
     #[error("{0} orders wait already; try again when they are done")]
     Busy(usize),
+}
+
+/// How a switch is switched off.
+const fn ended(why: Held) -> &'static str {
+    match why {
+        Held::Stopped => "`baton group start` ends that",
+        Held::Cluster | Held::Group | Held::Owner(_) => {
+            "`baton maintenance off` (with --node or --group, as it was switched on) ends that"
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    entry::{Cause, DrainSummary, Entry},
+    entry::{Cause, DrainSummary, Entry, Switch},
     ids::{Epoch, GroupId, Incarnation, Index, Nanos, Role, VoterId},
     mutations::Mutations,
     refusal::Refusal,
@@ -17,8 +17,11 @@ use super::{
 
 mod conclusion;
 mod ownership;
+mod switches;
 #[cfg(test)]
 mod tests;
+
+pub use switches::Held;
 
 /// What the log says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,12 @@ pub struct State {
     pub lease_ns: Nanos,
     /// The newest entry that this state reflects.
     pub applied: Index,
+    /// What operators have switched on.
+    #[serde(default)]
+    pub switches: BTreeSet<Switch>,
+    /// Groups that lost their owner while it was in maintenance: they wait for that to end.
+    #[serde(default)]
+    pub waiting: BTreeMap<GroupId, VoterId>,
 }
 
 /// What the log says about a voter.
@@ -134,6 +143,8 @@ pub enum Effect {
     Drained(GroupId, VoterId, Option<DrainSummary>),
     /// A node was put on standby (`true`) or taken off.
     Standby(VoterId, bool),
+    /// Something was switched on (`true`) or off.
+    Switched(Switch, bool),
 }
 
 impl State {
@@ -174,6 +185,7 @@ impl State {
             Entry::Drained { group, epoch, node, summary } => self.drained(group, *epoch, *node, *summary),
             Entry::Abandon { group, epoch, movement } => self.abandon(group, *epoch, *movement),
             Entry::Standby { node, on } => self.standby(*node, *on),
+            Entry::Switch { what, on } => self.switch(what, *on),
         }
     }
 
@@ -240,6 +252,7 @@ impl State {
             if let Some(g) = self.groups.remove(&id) {
                 self.retired.insert(id.clone(), g.epoch);
             }
+            self.forget_switches(&id);
             effects.push(Effect::Removed(id));
         }
         for id in wanted {

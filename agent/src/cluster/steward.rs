@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    entry::Entry,
+    entry::{Entry, Scope, Switch},
     ids::{GroupId, Index, MILLISECOND, Nanos, Role, VoterId},
     message::{Order, Report},
     orders,
@@ -15,7 +15,7 @@ use super::{
     rounds::SETTLE,
     settings::{GroupSettings, OrderRefused},
     sight::Sight,
-    state::{GroupState, Movement},
+    state::{GroupState, Held, Movement},
 };
 
 /// A planned move that makes no progress for this long is given up.
@@ -107,8 +107,11 @@ impl Steward {
                 Order::Standby { node, on } => {
                     out.propose(Entry::Standby { node: *node, on: *on });
                 }
+                Order::Switch { what, on } => {
+                    out.propose(Entry::Switch { what: what.clone(), on: *on });
+                }
                 Order::Move { group, to, force } => {
-                    let state = sight.state.groups.get(group);
+                    let state = sight.state.groups.get(group).filter(|_| sight.state.held(group).is_none());
                     if let Some(g) = state.filter(|g| g.movement.is_none() && g.owner.is_some_and(|o| o != *to)) {
                         match g.drain.filter(|node| node != to) {
                             Some(node) if *force => drained(group, g, node, out),
@@ -213,13 +216,29 @@ pub(super) fn check(sight: &Sight<'_>, order: &Order) -> Result<(), OrderRefused
     let is_node = |n: VoterId| sight.state.voters.get(&n).is_some_and(|v| v.role == Role::Node);
     match order {
         Order::Standby { node, .. } if !is_node(*node) => Err(OrderRefused::NotANode(*node)),
+        Order::Standby { node, on: true } => {
+            let owned = sight.state.groups.iter().filter(|(_, g)| g.owner == Some(*node));
+            let held = owned.filter_map(|(id, _)| Some((id, sight.state.held(id)?)));
+            let mut held = held.filter(|(_, why)| *why != Held::Stopped);
+            held.next().map_or(Ok(()), |(group, why)| Err(OrderRefused::Held { group: group.clone(), why }))
+        }
         Order::Standby { .. } => Ok(()),
+        Order::Switch { what: Switch::Maintenance(Scope::Node(node)), .. } if !is_node(*node) => {
+            Err(OrderRefused::NotANode(*node))
+        }
+        Order::Switch { what, .. } => match what.group().filter(|group| !sight.state.groups.contains_key(*group)) {
+            Some(unknown) => Err(OrderRefused::UnknownGroup(unknown.clone())),
+            None => Ok(()),
+        },
         Order::Move { group, to, force } => {
             let unknown = || OrderRefused::UnknownGroup(group.clone());
             let state = sight.state.groups.get(group).ok_or_else(unknown)?;
             let settings = sight.settings.group(group).ok_or_else(unknown)?;
             if !is_node(*to) {
                 return Err(OrderRefused::NotANode(*to));
+            }
+            if let Some(why) = sight.state.held(group) {
+                return Err(OrderRefused::Held { group: group.clone(), why });
             }
             match state.owner {
                 None => return Err(OrderRefused::NoOwner(group.clone())),

@@ -27,8 +27,6 @@ mod tests;
 
 /// How long a node refuses a group whose resources were not ready for a planned move.
 const RECEIVE_EXPIRES: Nanos = 2_000 * MILLISECOND;
-/// How long a node refuses a group that failed there.
-pub(super) const FAILURE_EXPIRES: Nanos = 30_000 * MILLISECOND;
 
 /// A group whose constraints leave it no place is given up after this long: what it must be with may be on its way.
 const NOWHERE_PATIENCE: Nanos = 5_000 * MILLISECOND;
@@ -199,16 +197,22 @@ impl Transitions {
     }
 
     /// The group could not be started, or failed while it ran: give it up, and refuse it for a while.
-    pub(super) fn failed(&mut self, now: Nanos, id: &GroupId, epoch: Epoch) -> bool {
+    pub(super) fn failed(&mut self, now: Nanos, id: &GroupId, epoch: Epoch, refused_for: Nanos) -> bool {
         let ours = |l: &&mut Local| l.stage == Stage::Starting(epoch) || l.stage == Stage::Running(epoch);
         let Some(local) = self.groups.get_mut(id).filter(ours) else {
             return false;
         };
-        local.refused_until = now.saturating_add(FAILURE_EXPIRES);
+        local.refused_until = now.saturating_add(refused_for);
         if local.surrendered.is_none_or(|(e, _)| e != epoch) {
             local.surrendered = Some((epoch, Cause::Resource));
         }
         true
+    }
+
+    /// What failed of the group here is forgotten. Returns whether this node refused the group for it.
+    pub(super) fn cleanup(&mut self, now: Nanos, id: &GroupId) -> bool {
+        let refused = self.groups.get_mut(id).filter(|local| local.refused_until > now);
+        refused.map(|local| local.refused_until = now).is_some()
     }
 
     /// Groups that this node refuses to take for now.
@@ -287,7 +291,7 @@ impl Local {
         self.divert(sight, want, movement, !stops_first);
 
         if let Stage::Draining { over, .. } = &mut self.stage
-            && shutting_down
+            && (shutting_down || sight.state.stopped(id))
         {
             over.get_or_insert_default();
         }
@@ -367,7 +371,10 @@ impl Local {
     fn reason_to_release(&self, sight: &Sight<'_>, id: &GroupId, shutting_down: bool) -> Option<Cause> {
         if shutting_down {
             Some(Cause::Shutdown)
-        } else if !sight.view.front_up {
+        } else if sight.state.stopped(id) {
+            Some(Cause::Order)
+        } else if !sight.view.front_up && sight.state.maintenance(id).is_none() {
+            // In maintenance somebody may be working at that very link: the group waits for it.
             Some(Cause::FrontDown)
         } else if !sight.settings.may_run(id) || self.nowhere_since.is_some_and(|s| sight.now >= s + NOWHERE_PATIENCE) {
             Some(Cause::Resource)

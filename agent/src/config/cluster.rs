@@ -27,6 +27,8 @@ const LEASE: (Nanos, Nanos) = (2 * MILLISECOND, 10_000 * MILLISECOND);
 const INTERVALS_MIN: u64 = 3;
 /// The UDP and TCP port on the backplane, unless the file says otherwise.
 const PORT: u16 = 7420;
+/// How many groups with resources start at once, unless the file says otherwise.
+const STARTS_AT_ONCE: usize = 16;
 /// Names are at most this long (as DNS labels are).
 pub(super) const NAME_MAX: usize = 63;
 
@@ -167,6 +169,7 @@ pub(super) struct ThisPart {
     pub metrics: Option<SocketAddr>,
     pub unenforced_lease: bool,
     pub realtime: bool,
+    pub starts_at_once: usize,
 }
 
 /// Checks `[this]`.
@@ -190,6 +193,11 @@ pub(super) fn check_this(raw: &RawThis, m: &mut Mistakes<'_>) -> ThisPart {
         metrics,
         unenforced_lease: raw.unenforced_lease.as_ref().is_some_and(|u| u.value),
         realtime: raw.realtime.as_ref().is_none_or(|r| r.value),
+        starts_at_once: raw
+            .starts_at_once
+            .as_ref()
+            .and_then(|n| usize::try_from(n.value).ok())
+            .unwrap_or(STARTS_AT_ONCE),
     }
 }
 

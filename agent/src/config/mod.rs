@@ -34,11 +34,11 @@ pub use self::{
     diagnostic::{ConfigError, Mistake},
     groups::{GROUPS_MAX, VIPS_MAX},
     key::{ClusterKey, KeyError},
-    kinds::Kind,
+    kinds::{Kind, Script},
     model::{
         Config, DrainMode, Group, Haproxy, Hook, Link, Managed, OnFailed, OnFailure, Resource, Shared, This, Vip, Voter,
     },
-    resources::ADDRESSES,
+    resources::{ADDRESSES, HAPROXY},
 };
 use self::{diagnostic::Mistakes, raw::Raw};
 
@@ -154,6 +154,7 @@ fn check(file: &Path, text: &str, name: Option<&str>) -> Result<Loaded, Box<Conf
         metrics: this.metrics,
         unenforced_lease: this.unenforced_lease,
         realtime: this.realtime,
+        starts_at_once: this.starts_at_once,
     };
     let texts = mistakes.iter().map(|w| format!("{}: {}", w.message, w.help)).collect();
     let warnings = (!mistakes.is_empty()).then(|| ConfigError::new(file, text, mistakes));

@@ -60,6 +60,8 @@ pub struct This {
     pub unenforced_lease: bool,
     /// Ask for SCHED_FIFO and locked memory.
     pub realtime: bool,
+    /// How many groups with resources may be starting at once.
+    pub starts_at_once: usize,
 }
 
 /// One voter.
@@ -139,6 +141,13 @@ pub struct Group {
 }
 
 impl Group {
+    /// The names by which its resources are called, in the order in which they start.
+    pub fn resource_names(&self) -> Vec<&str> {
+        let haproxy = (!self.haproxies.is_empty()).then_some("haproxy");
+        let addresses = (!self.vips.is_empty()).then_some(super::ADDRESSES);
+        self.resources.iter().map(|r| r.name.as_str()).chain(haproxy).chain(addresses).collect()
+    }
+
     /// How long its resources may take to stop, one after the other at worst; `None` for a group of addresses and HAProxys alone.
     pub fn stop_limit(&self) -> Option<Nanos> {
         let limits = self.resources.iter().map(|r| r.stop_timeout_ns);

@@ -42,6 +42,7 @@ pub(super) struct RawThis {
     pub metrics: Option<At<String>>,
     pub unenforced_lease: Option<At<bool>>,
     pub realtime: Option<At<bool>>,
+    pub starts_at_once: Option<At<i64>>,
 }
 
 /// `[[voter]]`
@@ -156,6 +157,7 @@ impl RawThis {
             metrics: t.string(m, "metrics"),
             unenforced_lease: t.boolean(m, "unenforced_lease"),
             realtime: t.boolean(m, "realtime"),
+            starts_at_once: t.integer(m, "starts_at_once", 1, 256),
         };
         t.finish(m);
         raw

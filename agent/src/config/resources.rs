@@ -20,6 +20,8 @@ use toml::de::DeValue;
 
 /// What addresses are called among the resources of a group, for `requires`.
 pub const ADDRESSES: &str = "vip";
+/// What its HAProxys are called there.
+pub const HAPROXY: &str = "haproxy";
 /// As many resources as one group may have: what is longer is better several groups.
 const RESOURCES_MAX: usize = 64;
 const TIMEOUT: (Nanos, Nanos) = (100 * MILLISECOND, 24 * 3_600_000 * MILLISECOND);
@@ -77,7 +79,7 @@ pub(super) fn check(raw: &[RawResource], m: &mut Mistakes<'_>) -> Vec<Resource> 
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     for name in raw.iter().filter_map(|r| r.name.as_ref()) {
         check_name(name, "the resource's name", m);
-        if name.value == ADDRESSES || name.value == "haproxy" {
+        if name.value == ADDRESSES || name.value == HAPROXY {
             let message = format!(
                 "\"{}\" is what the group's own {} called in `requires`",
                 name.value,
@@ -129,7 +131,7 @@ fn check_requires(r: &RawResource, above: Option<&str>, names: &BTreeSet<&str>, 
     let mut requires = Vec::new();
     for name in &given.value {
         let own = r.name.as_ref().is_some_and(|n| n.value == name.value);
-        let special = name.value == ADDRESSES || name.value == "haproxy";
+        let special = name.value == ADDRESSES || name.value == HAPROXY;
         if own {
             m.error(&name.span, "the resource requires itself", "name others that must run before it, or `[]`");
         } else if !special && !names.contains(name.value.as_str()) {
@@ -148,7 +150,7 @@ fn check_requires(r: &RawResource, above: Option<&str>, names: &BTreeSet<&str>, 
 
 /// Resources that wait for one another would never start.
 fn check_cycles(raw: &[RawResource], resources: &[Resource], m: &mut Mistakes<'_>) {
-    let mut started: BTreeSet<&str> = BTreeSet::from([ADDRESSES, "haproxy"]);
+    let mut started: BTreeSet<&str> = BTreeSet::from([ADDRESSES, HAPROXY]);
     loop {
         let before = started.len();
         for r in resources {

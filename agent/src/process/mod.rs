@@ -1,10 +1,12 @@
 //! Processes, held by pidfd: their end is an event and not the result of a poll, and a number that was used again is never
 //! taken for the process that had it before.
 
+mod account;
+mod launch;
 mod run;
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -15,7 +17,10 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use account::Account;
+pub use launch::{Launch, PATH, launch};
 pub use run::{Finished, run, spawn};
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// What tells a process from all others of a machine, over restarts of whoever remembers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,11 +41,33 @@ pub struct Process {
     fd: OwnedFd,
 }
 
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with a code.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+    /// The kernel told another parent: an agent before this one had started it.
+    Unknown,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with {code}"),
+            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+            Self::Unknown => f.write_str("ended"),
+        }
+    }
+}
+
 /// What /proc says of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stat {
     state: u8,
     parent: u32,
+    session: u32,
     started: u64,
 }
 
@@ -140,14 +167,71 @@ impl Process {
 
     /// How it ended, in words; `None` when it has not, or when the kernel tells only its parent.
     pub fn status(&self) -> Option<String> {
+        self.outcome().map(|ended| ended.to_string())
+    }
+
+    /// How it ended; `None` when it has not, or when the kernel tells only its parent. A child's end is told once.
+    pub fn outcome(&self) -> Option<Ended> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let status = waitid(WaitId::PidFd(self.fd.as_fd()), options).ok()??;
         Some(match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => format!("exited with {code}"),
-            (None, Some(signal)) => format!("killed by signal {signal}"),
-            (None, None) => "ended".to_owned(),
+            (Some(code), _) => Ended::Code(code),
+            (None, Some(signal)) => Ended::Signal(signal),
+            (None, None) => Ended::Unknown,
         })
     }
+
+    /// Waits for its end without holding up a thread. Needs a tokio runtime with I/O.
+    ///
+    /// # Errors
+    /// The kernel's, when the descriptor cannot be watched.
+    pub async fn gone(&self) -> io::Result<()> {
+        // A descriptor of its own: one number can be registered once, and others may wait, too.
+        let fd = self.fd.try_clone()?;
+        // SAFETY: an OwnedFd keeps its descriptor open, and the same one, until it is dropped, and the AsyncFd owns it.
+        let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
+        drop(fd.readable().await?);
+        Ok(())
+    }
+
+    /// Sends a signal to the process group that it leads. Only for a child whose status was not asked for yet, or a living
+    /// process: until then the group's number is its own.
+    ///
+    /// # Errors
+    /// The kernel's; none when the group is gone.
+    pub fn signal_group(&self, signal: Signal) -> io::Result<()> {
+        let group = i32::try_from(self.pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
+        match rustix::process::kill_process_group(group, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+/// The living processes of a session (setsid(2)) that started no earlier than its leader did. Takes a walk over all of /proc.
+///
+/// # Errors
+/// When /proc cannot be listed.
+pub fn session(leader: &Identity) -> io::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    if boot()? != leader.boot {
+        return Ok(found);
+    }
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // One that ends meanwhile is none.
+        let Ok(stat) = stat(pid) else { continue };
+        let reused = pid == leader.pid && stat.started != leader.started;
+        if stat.session == leader.pid && stat.started >= leader.started && !reused {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a process lives: neither gone nor a zombie.
+pub fn lives(pid: u32) -> bool {
+    stat(pid).is_ok()
 }
 
 impl AsFd for Process {
@@ -191,8 +275,9 @@ fn read_stat(text: &[u8]) -> Option<Stat> {
     let mut fields = rest.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
-    // Fields 3 and 4 are taken; the start is field 22.
-    Some(Stat { state, parent, started: fields.nth(17)?.parse().ok()? })
+    // Fields 3 and 4 are taken; the session is field 6, and the start field 22.
+    let session = fields.nth(1)?.parse().ok()?;
+    Some(Stat { state, parent, session, started: fields.nth(15)?.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -213,8 +298,8 @@ mod tests {
 
     #[test]
     fn names_with_parentheses_do_not_shift_the_fields() {
-        let line = b"42 (a) b (c)) S 7 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
-        assert_eq!(read_stat(line), Some(Stat { state: b'S', parent: 7, started: 12_345 }));
+        let line = b"42 (a) b (c)) S 7 42 41 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
+        assert_eq!(read_stat(line), Some(Stat { state: b'S', parent: 7, session: 41, started: 12_345 }));
         assert_eq!(read_stat(b"42 (a"), None);
         assert_eq!(read_stat(b"42 (a) S 1 2"), None);
     }

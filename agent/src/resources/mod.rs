@@ -3,13 +3,19 @@
 //! An operation returns [`Work`]: done already, or a future. Kinds on the critical path of a takeover (addresses) do their
 //! work inside the call, without a task switch or an allocation for a future; slower kinds return a future.
 
+pub mod build;
+pub mod call;
+pub mod common;
 pub mod error;
 pub mod event;
 pub mod haproxy;
+pub mod output;
+pub mod script;
 pub mod vip;
 
 use std::{future::Future, pin::Pin, time::Duration};
 
+pub use common::Common;
 pub use error::{Operation, ResourceError};
 pub use event::{Notifier, ResourceEvent, What};
 

@@ -45,6 +45,10 @@ pub struct Statistics {
     pub conclusions: u64,
     /// Terms that had a leader.
     pub terms: u64,
+    /// Switches that were flipped.
+    pub switches: u64,
+    /// Stopped groups that their owners gave up.
+    pub given_up: u64,
     /// Starts of resources that failed.
     pub failed_starts: u64,
     /// From the end of the faults until every group was served for good, and everybody had caught up.
@@ -129,7 +133,8 @@ impl Checker {
         if index > self.newest_index() {
             self.first_applied(now, index, entry, state);
         } else if let Some((_, known)) = self.states.iter().rev().find(|(at, _)| *at == index)
-            && (known.groups != state.groups || known.voters != state.voters)
+            && ((&known.groups, &known.voters) != (&state.groups, &state.voters)
+                || (&known.switches, &known.waiting) != (&state.switches, &state.waiting))
         {
             self.violated(now, format!("states differ at {index}: {who} has {state:?}, others {known:?}"));
         }
@@ -138,12 +143,25 @@ impl Checker {
     fn first_applied(&mut self, now: Instant, index: Index, entry: Option<&Entry>, state: &State) {
         self.statistics.entries += 1;
         if let Some((_, before)) = self.states.back() {
+            self.statistics.switches += u64::from(before.switches != state.switches);
             let mut wrong = None;
             for (id, group) in &state.groups {
                 let Some(old) = before.groups.get(id) else {
                     continue;
                 };
                 let changed = old.owner != group.owner && group.owner.is_some();
+                if group.owner.is_none() && old.owner.is_some() && before.stopped(id) {
+                    self.statistics.given_up += 1;
+                }
+                // A planned move that had begun may end in maintenance, but not in a stopped group.
+                let begun = old.movement.is_some_and(|m| Some(m.to) == group.owner) && !before.stopped(id);
+                if changed
+                    && !begun
+                    && let Some(why) = before.held(id)
+                {
+                    let (from, to) = (old.owner, group.owner);
+                    wrong = Some(format!("switches: {id} went from {from:?} to {to:?} at {index} though {why}"));
+                }
                 let grown = group.epoch == old.epoch + 1;
                 if !grown && (changed || group.epoch != old.epoch) {
                     wrong = Some(format!(

@@ -1,13 +1,14 @@
 //! The seeded simulation: the real cluster core of several voters in a world of its own.
 //!
 //! A seed decides everything: clocks that drift up to the bound, a network that delays, loses, duplicates, reorders and
-//! cuts, slow and hanging disks, paused processes, stalled machines, crashes, restarts (planned ones too), orders. Running a seed again gives the
+//! cuts, slow and hanging disks, paused processes, stalled machines, crashes, restarts (planned ones too), orders, switches. Running a seed again gives the
 //! same run, bit by bit. What is real: all of [`crate::cluster`]. What is modelled: the kernel side ([`kernel`], with
 //! the arithmetic of crate `baton_ebpf`), raft ([`raft`], its differences from openraft are stated there), the driver and
 //! the executor, which lag.
 //!
 //! Asserted at each step, in true time (`checker`): at most one node has an open gate and a valid lease for a group; logs and
-//! states agree; epochs grow by one; a term has one leader; a group's resources stop before they start in a later epoch. When
+//! states agree; epochs grow by one; a term has one leader; a group's resources stop before they start in a later epoch; a stopped group gets no owner, and one in maintenance no
+//! other than that of a move under way. When
 //! the faults stop, every group is served for good, by an owner that is not the leader where that is possible, no floor
 //! is infinite, and nothing changes any more, all within [`RECOVERY_MAX_NS`].
 //!
@@ -33,6 +34,7 @@ mod restarts;
 mod runner;
 mod setup;
 mod strikes;
+mod switches;
 mod trace;
 mod world;
 

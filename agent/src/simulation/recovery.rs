@@ -61,7 +61,7 @@ impl World {
             self.give_up(since_calm, &what);
             return;
         }
-        self.take_off_standby();
+        self.take_back();
         self.queue.push(self.now + LOOK_NS, Event::Look);
     }
 
@@ -69,7 +69,8 @@ impl World {
         self.checker.stuck(self.now, format!("no recovery within {} ms: {what}", waited / 1_000_000));
     }
 
-    fn take_off_standby(&mut self) {
+    /// Operators end what they ordered.
+    fn take_back(&mut self) {
         let waiting = self
             .checker
             .newest()
@@ -78,6 +79,12 @@ impl World {
             && (self.now / LOOK_NS).is_multiple_of(10)
         {
             self.order(Order::Standby { node, on: false });
+        }
+        let on: Vec<_> = self.checker.newest().map_or_else(Vec::new, |state| state.switches.iter().cloned().collect());
+        if (self.now / LOOK_NS).is_multiple_of(10) {
+            for what in on {
+                self.order(Order::Switch { what, on: false });
+            }
         }
     }
 
@@ -117,6 +124,9 @@ impl World {
         }
         if let Some((voter, _)) = state.voters.iter().find(|(_, voter)| voter.standby) {
             return Some(format!("{voter} is still on standby"));
+        }
+        if let Some(switch) = state.switches.first() {
+            return Some(format!("{switch:?} is still on"));
         }
         self.missing_of_machines()
     }

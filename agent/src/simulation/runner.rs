@@ -86,6 +86,8 @@ impl Summary {
         sum.entries += one.entries;
         sum.takeovers += one.takeovers;
         sum.moves += one.moves;
+        sum.switches += one.switches;
+        sum.given_up += one.given_up;
         sum.conclusions += one.conclusions;
         sum.terms += one.terms;
         sum.failed_starts += one.failed_starts;

@@ -92,6 +92,7 @@ impl World {
             served_since: None,
             well_since: None,
             upgrades: Self::upgrades(seed),
+            switches: Self::switches(seed),
         };
         // In one world of four nothing can be steered.
         if !seed.is_multiple_of(4) {
@@ -102,6 +103,9 @@ impl World {
         for position in 0..world.machines.len() {
             let at = world.random.spread(MILLION / 10, hold);
             world.queue.push(at, Event::Boot(position));
+        }
+        if world.switches.is_some() {
+            world.queue.push(begin, Event::Switch);
         }
         world.queue.push(begin, Event::Fault);
         world.queue.push(until, Event::Calm);
@@ -131,6 +135,7 @@ fn groups(voters: &[(VoterId, Role)], random: &mut Random) -> Vec<GroupSettings>
             failback: random.per_mille(200),
             constraints: Constraints::default(),
             stops_first: (number % 2 == 0).then_some(200 * MILLION),
+            ..GroupSettings::anywhere("")
         })
         .collect()
 }

@@ -81,6 +81,8 @@ pub enum Event {
     Keep(usize, u64),
     /// The next planned restart.
     Upgrade,
+    /// An operator flips a switch.
+    Switch,
     /// The next fault.
     Fault,
     /// A fault ends.
@@ -142,6 +144,8 @@ pub struct World {
     pub well_since: Option<(Instant, Index)>,
     /// Chance for planned restarts, where the world has them.
     pub upgrades: Option<Random>,
+    /// The source of chance of the operators' switches, in worlds that have them.
+    pub switches: Option<Random>,
 }
 
 impl World {
@@ -323,6 +327,7 @@ impl World {
                 _ => self.keep(to, life),
             },
             Event::Upgrade => self.upgrade(),
+            Event::Switch => self.flip(),
             Event::Fault => self.fault(),
             Event::Ends(ends) => self.fault_ends(ends),
             Event::Calm => self.calm_down(),

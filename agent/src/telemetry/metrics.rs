@@ -38,6 +38,7 @@ impl Collector for Scrape {
         self.encode_peers(&mut out)?;
         self.encode_links(&mut out)?;
         self.encode_groups(&mut out)?;
+        self.encode_switches(&mut out)?;
         self.encode_failovers(&mut out)
     }
 }
@@ -170,6 +171,43 @@ impl Scrape {
             "The node that still serves flows from before the last move, always 1",
             None,
             drains,
+        )
+    }
+
+    fn encode_switches(&self, out: &mut Out<'_>) -> fmt::Result {
+        let groups = || self.snapshot.groups.iter();
+        let scopes = self.snapshot.maintenance.iter();
+        let cluster = (!scopes.clone().any(|(scope, _)| *scope == "cluster"))
+            .then_some(([("scope", "cluster"), ("name", "")], 0.0));
+        let on = scopes.map(|(scope, name)| ([("scope", *scope), ("name", &**name)], 1.0));
+        out.gauges(
+            "maintenance",
+            "Whether the cluster is in maintenance; and 1 for each node or group that is",
+            None,
+            cluster.into_iter().chain(on),
+        )?;
+        let stopped = groups().map(|g| ([("group", &*g.name)], flag(g.stopped)));
+        out.gauges("group_stopped", "Whether an operator stopped the group", None, stopped)?;
+        let runs = || groups().filter_map(|g| Some((&*g.name, g.run.as_ref()?)));
+        out.gauges(
+            "group_blocked",
+            "Whether the group can be neither stopped nor given up on this node",
+            None,
+            runs().map(|(group, run)| ([("group", group)], flag(run.blocked.is_some()))),
+        )?;
+        let resources = || runs().flat_map(|(group, run)| run.resources.iter().map(move |r| (group, r)));
+        out.gauges(
+            "resource_state",
+            "What the resource does on this node, always 1",
+            None,
+            resources()
+                .map(|(group, r)| ([("group", group), ("resource", &*r.name), ("state", r.state.as_str())], 1.0)),
+        )?;
+        out.gauges(
+            "resource_failures",
+            "Failures of the resource on this node that are not forgotten",
+            None,
+            resources().map(|(group, r)| ([("group", group), ("resource", &*r.name)], f64::from(r.failures))),
         )
     }
 

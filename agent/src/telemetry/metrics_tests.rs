@@ -6,7 +6,13 @@ use std::{
 };
 
 use super::*;
-use crate::{cluster::entry::Cause, telemetry::record::PhaseName};
+use crate::{
+    cluster::entry::Cause,
+    telemetry::{
+        record::PhaseName,
+        run::{GroupRun, ResourceState, RunState},
+    },
+};
 
 fn full() -> (Snapshot, Stats) {
     let mut h = Log2::default();
@@ -21,6 +27,17 @@ fn full() -> (Snapshot, Stats) {
         links: vec![link; 2],
         ..PeerMetrics::default()
     };
+    let run = GroupRun {
+        blocked: Some("data could not be stopped".into()),
+        resources: vec![ResourceState {
+            name: "data".into(),
+            kind: "script".into(),
+            state: RunState::Blocked,
+            since: 0,
+            failures: 2,
+            last_error: None,
+        }],
+    };
     let group = GroupMetrics {
         name: "web".into(),
         owner: Some("lb1".into()),
@@ -30,6 +47,8 @@ fn full() -> (Snapshot, Stats) {
         gate_drops: vec![("ingress", 4), ("egress", 0)],
         steering: vec![("to_peer", 7)],
         draining_on: Some("lb2".into()),
+        stopped: true,
+        run: Some(run),
     };
     let snapshot = Snapshot {
         cluster: "lb".into(),
@@ -39,6 +58,7 @@ fn full() -> (Snapshot, Stats) {
         lease: LeaseMetrics { margin_ns: Some(45_000_000), lapsed: 0, enforced: true },
         peers: vec![peer("lb2"), peer("arbiter")],
         groups: vec![group],
+        maintenance: vec![("node", "lb2".into())],
         discarded: vec![("forged", 2), ("malformed", 3)],
         rejected: vec![("rpc_handshake", 1)],
         ..Snapshot::default()
@@ -90,6 +110,12 @@ fn the_numbers_are_in_the_text() {
         "baton_lease_margin_seconds 0.045",
         "baton_datagrams_discarded_total{reason=\"forged\"} 2",
         "baton_quorum 1.0",
+        "baton_maintenance{scope=\"cluster\",name=\"\"} 0.0",
+        "baton_maintenance{scope=\"node\",name=\"lb2\"} 1.0",
+        "baton_group_stopped{group=\"web\"} 1.0",
+        "baton_group_blocked{group=\"web\"} 1.0",
+        "baton_resource_state{group=\"web\",resource=\"data\",state=\"blocked\"} 1.0",
+        "baton_resource_failures{group=\"web\",resource=\"data\"} 2.0",
     ] {
         assert!(text.lines().any(|l| l == line), "{line}\n{text}");
     }

@@ -7,6 +7,7 @@ pub mod mark;
 pub mod metrics;
 pub mod record;
 pub mod recorder;
+pub mod run;
 mod snapshot;
 mod story;
 mod text;

@@ -1,6 +1,6 @@
 //! The numbers of one scrape: plain data, which the shell fills from kernel maps, raft and the core.
 
-use super::log2::Log2;
+use super::{log2::Log2, run::GroupRun};
 use crate::cluster::ids::{Epoch, Index, Nanos};
 
 /// All numbers of one scrape.
@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub pulses_late: u64,
     /// Entries that the log refused by their compare-and-set.
     pub entries_refused: u64,
+    /// What is in maintenance: "cluster", "node" or "group", and the name of the node or group.
+    pub maintenance: Vec<(&'static str, String)>,
 }
 
 /// This machine's lease.
@@ -104,4 +106,8 @@ pub struct GroupMetrics {
     pub steering: Vec<(&'static str, u64)>,
     /// The node that still serves flows from before the last planned move.
     pub draining_on: Option<String>,
+    /// Whether an operator stopped it.
+    pub stopped: bool,
+    /// How its resources run on this node, if the executor has said so.
+    pub run: Option<GroupRun>,
 }

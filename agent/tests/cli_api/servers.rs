@@ -13,19 +13,20 @@ use std::{
 };
 
 use baton::{
-    api::{Backend, OrderError, control::Control, http::Http, protocol::ErrorKind, status::*},
+    api::{Backend, OrderError, control::Control, http::Http, mend::Mend, protocol::ErrorKind, status::*},
     cluster::{
-        entry::Cause,
+        entry::{Cause, Scope, Switch},
         ids::{GroupId, Role, VoterId},
         message::Order,
         placement::Constraints,
         timing::Timing,
     },
-    config::{Group, Shared, Vip, Voter},
+    config::{Group, Kind, OnFailed, Resource, Script, Shared, Vip, Voter},
     telemetry::{
         history::History,
         metrics::Snapshot,
         record::{Phase, PhaseName, Record},
+        run::{GroupRun, ResourceState, RunState},
     },
 };
 use tempfile::TempDir;
@@ -65,6 +66,17 @@ impl Backend for Fake {
         Ok(format!("restarts within {within} ns, exit {exit}"))
     }
 
+    async fn mend(&self, mend: Mend) -> Result<String, OrderError> {
+        match mend {
+            Mend::Restart { resource, .. } if resource == "daemon" => {
+                let message = "lb1: daemon is unmanaged; `baton resource manage web daemon` ends that".into();
+                Err(OrderError { kind: ErrorKind::Refused, message })
+            }
+            Mend::Restart { resource, .. } => Ok(format!("lb1: restarting {resource}")),
+            Mend::Cleanup { resource, .. } => Ok(format!("lb1: {} forgotten", resource.as_deref().unwrap_or("all"))),
+        }
+    }
+
     async fn plan(&self, order: Order) -> Result<String, OrderError> {
         Ok(format!("{order:?} would be carried out"))
     }
@@ -84,6 +96,35 @@ impl Backend for Fake {
                 status.groups[0].epoch += 1;
                 Ok(format!("web moves to {name}"))
             }
+            Order::Switch { what, on } => {
+                let of = |group: &GroupId| group.to_string();
+                match what {
+                    Switch::Maintenance(Scope::Cluster) => status.maintenance = on,
+                    Switch::Maintenance(Scope::Node(node)) => {
+                        status.voters.iter_mut().filter(|v| v.id == node).for_each(|v| v.maintenance = on);
+                    }
+                    Switch::Maintenance(Scope::Group(group)) => {
+                        status.groups.iter_mut().filter(|g| g.name == of(&group)).for_each(|g| g.maintenance = on);
+                    }
+                    Switch::Stopped(group) => {
+                        for g in status.groups.iter_mut().filter(|g| g.name == of(&group)) {
+                            g.stopped = on;
+                            g.owner = (!on).then(|| "lb1".into());
+                            let state = if on { RunState::Stopped } else { RunState::Running };
+                            g.runs[0].run.resources.iter_mut().for_each(|r| r.state = state);
+                        }
+                    }
+                    Switch::Unmanaged(group, resource) => {
+                        for g in status.groups.iter_mut().filter(|g| g.name == of(&group)) {
+                            g.unmanaged.retain(|r| *r != resource);
+                            if on {
+                                g.unmanaged.push(resource.clone());
+                            }
+                        }
+                    }
+                }
+                Ok("switched".into())
+            }
             Order::Standby { node, on } => {
                 let name = self.shared.name_of(node).to_string();
                 for v in status.voters.iter_mut().filter(|v| v.name == name) {
@@ -96,6 +137,33 @@ impl Backend for Fake {
         };
         async move { answer }
     }
+}
+
+/// A resource of the configuration.
+fn resource(name: &str) -> Resource {
+    Resource {
+        name: name.into(),
+        kind: Kind::Script(Script { command: vec!["/bin/true".into()], environment: BTreeMap::new() }),
+        requires: Vec::new(),
+        on_failure: OnFailed::Restart,
+        start_timeout_ns: 1_000_000_000,
+        stop_timeout_ns: 1_000_000_000,
+        monitor_timeout_ns: 1_000_000_000,
+        monitor_interval_ns: 1_000_000_000,
+    }
+}
+
+/// How the group runs on its owner.
+fn run() -> GroupRun {
+    let resource = |name: &str, failures, last_error: Option<&str>| ResourceState {
+        name: name.into(),
+        kind: "script".into(),
+        state: RunState::Running,
+        since: 1,
+        failures,
+        last_error: last_error.map(Into::into),
+    };
+    GroupRun { blocked: None, resources: vec![resource("data", 0, None), resource("daemon", 2, Some("exit status 7"))] }
 }
 
 fn shared() -> Shared {
@@ -116,7 +184,7 @@ fn shared() -> Shared {
         vips: vec![vip],
         drain_timeout_ns: 300_000_000_000,
         haproxies: Vec::new(),
-        resources: Vec::new(),
+        resources: vec![resource("data"), resource("daemon")],
         migration_threshold: 3,
         failure_timeout_ns: 600_000_000_000,
         constraints: Constraints::default(),
@@ -151,6 +219,7 @@ pub fn report() -> StatusReport {
         incarnation: 1,
         holds_lease: Some(id != 3),
         standby: false,
+        maintenance: false,
         same_configuration: Some(id != 2),
         front_up: Some(true),
         links: if id == 1 { Vec::new() } else { vec![link.clone(), link.clone()] },
@@ -182,10 +251,15 @@ pub fn report() -> StatusReport {
             last_move: None,
             serving_here: true,
             why: "owner <with> a lease".into(),
+            stopped: false,
+            maintenance: false,
+            unmanaged: Vec::new(),
+            runs: vec![NodeRun { node: "lb1".into(), run: run() }],
             vips: vec![VipStatus { address: "192.0.2.10/24".into(), device: "eth0".into(), present: true }],
             candidates: vec!["lb2".into()],
             against: BTreeMap::new(),
         }],
+        maintenance: false,
         fronts: vec![FrontStatus { device: "eth0".into(), up: true, gate: "tcx".into() }],
         warnings: Vec::new(),
     }

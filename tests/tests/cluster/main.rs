@@ -9,6 +9,7 @@ mod forced;
 mod placement;
 mod repeats;
 mod restart;
+mod switches;
 
 use std::time::Duration;
 

@@ -44,6 +44,11 @@ impl Driver {
                     self.board.flows_have_come(group, epoch);
                 }
             }
+            Mail::Mend { number, mend } => {
+                let answer = self.mend(now, &mend);
+                self.send(from, &Mail::Mended { number, answer });
+            }
+            Mail::Mended { number, answer } => self.mended(now, from, number, answer),
             Mail::Knowledge { group, movement, resources } => {
                 self.board.knowledge_has_come(group, movement, resources);
             }

@@ -1,13 +1,16 @@
 //! What the executor is asked, and what it answers.
 
+use std::collections::BTreeSet;
+
 use crate::{
     agent::mail::Mail,
     cluster::ids::{Epoch, GroupId, Index, VoterId},
     netlink::watch::Event,
+    telemetry::run::GroupRun,
 };
 
 /// What the executor is asked to do.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Job {
     /// Start a group; its gate is open. `after_flows`: once the old owner has told which flows it goes on serving.
     Start {
@@ -41,10 +44,45 @@ pub enum Job {
     Announce(GroupId),
     /// Look again whether the groups could be taken over here.
     Look,
+    /// A resource of a group reports that it has died.
+    Died(GroupId, String, String),
     /// Something changed in the network.
     Network(Event),
-    /// End the thread.
+    /// What operators have switched of a group. A group of which nothing was told is not in maintenance, and all of it is managed.
+    Mode {
+        /// The group.
+        group: GroupId,
+        /// Whether failures are only reported.
+        maintenance: bool,
+        /// Its resources that are neither started, stopped nor restarted.
+        unmanaged: BTreeSet<String>,
+    },
+    /// Stop a resource of a group that runs here, and what requires it, and start them again.
+    Restart(GroupId, String),
+    /// Forget what failed of a resource, or of all of the group, and try again at once what could not be stopped.
+    Cleanup(GroupId, Option<String>),
+    /// End the group's task.
     End,
+}
+
+impl Job {
+    /// The group that it is for; `None`: all of them.
+    pub fn group(&self) -> Option<&GroupId> {
+        match self {
+            Self::Start { group, .. }
+            | Self::Receive(group, _)
+            | Self::Export(group, ..)
+            | Self::TellFlows { group, .. }
+            | Self::Drain(group, _)
+            | Self::Stop(group, _)
+            | Self::Announce(group)
+            | Self::Mode { group, .. }
+            | Self::Restart(group, _)
+            | Self::Cleanup(group, _)
+            | Self::Died(group, ..) => Some(group),
+            Self::Look | Self::Network(_) | Self::End => None,
+        }
+    }
 }
 
 /// What the executor has done.
@@ -62,6 +100,10 @@ pub enum Report {
     Mail(VoterId, Mail),
     /// Whether a group could be taken over here; the text says why not.
     Readiness(GroupId, Option<String>),
+    /// A resource of a running group failed beyond what a restart in place mends: the group is to be given up.
+    Failed(GroupId, Epoch, String),
+    /// How the group's resources run here now; told at each change.
+    Run(GroupId, GroupRun),
     /// The group could not be started; what was started of it has been stopped.
     StartFailed(GroupId, Epoch, String),
 }

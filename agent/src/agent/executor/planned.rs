@@ -1,148 +1,117 @@
-//! What a planned move asks of the resources: at the target to be ready, at the owner to hand over what it knows, and to drain.
+//! What a planned move asks of a group: to receive, to tell what it knows, to drain.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tokio::runtime::Runtime;
 use tracing::{error, warn};
 
 use super::{
-    Loop, Report,
+    Report,
+    group::Group,
+    inbox::ends_start,
     settle::{each, settle},
+    watching::unready,
 };
 use crate::{
     agent::mail::{FLOWS_MAX, Mail},
     clock,
-    cluster::ids::{Epoch, GroupId, Index, MILLISECOND, Nanos, VoterId},
+    cluster::ids::{Epoch, Index, VoterId},
     kernel::Flow,
-    resources::{Context, Operation, Readiness, Resource},
+    resources::Operation,
     telemetry::mark::Mark,
 };
 
 /// How long a target waits for what the owner's resources know; without it they start with what they have.
 const KNOWLEDGE_WITHIN: Duration = Duration::from_millis(1_000);
-/// How long a resource may take to say whether its group could be taken over here.
-const READINESS_WITHIN: Duration = Duration::from_millis(250);
-/// How often it is asked whether the groups could be taken over here.
-const READINESS_EVERY: Nanos = 2_000 * MILLISECOND;
 
-impl Loop {
-    /// Makes a group able to receive: what the owner's resources know first.
-    pub(super) fn receive(&mut self, id: &GroupId, movement: Index) {
-        let outcome = self.try_receive(id, movement);
-        let report = match outcome {
-            Ok(()) => Report::Received(id.clone(), movement),
+impl Group {
+    /// Makes the group able to receive: what the owner's resources know first.
+    pub(super) async fn receive(&mut self, movement: Index) {
+        let report = match self.try_receive(movement).await {
+            Ok(()) => Report::Received(self.id.clone(), movement),
             Err(reason) => {
                 // The next look at its readiness takes this back.
-                if let Some(group) = self.groups.get_mut(id) {
-                    group.unready = Some(reason.clone());
-                }
-                Report::ReceiveFailed(id.clone(), movement, reason)
+                self.unready = Some(reason.clone());
+                Report::ReceiveFailed(self.id.clone(), movement, reason)
             }
         };
         self.report(report);
     }
 
-    fn try_receive(&mut self, id: &GroupId, movement: Index) -> Result<(), String> {
-        let Some(group) = self.groups.get_mut(id) else {
-            return Err("the configuration here does not name the group".to_owned());
-        };
-        let context = Context { group: id.clone(), epoch: 0 };
+    async fn try_receive(&mut self, movement: Index) -> Result<(), String> {
+        let context = self.context(0);
         let mut known = BTreeMap::new();
-        if group.stack.knowledge {
-            match self.board.take_knowledge(id, movement, KNOWLEDGE_WITHIN) {
+        if self.stack.knowledge {
+            let Self { inbox, shared, id, .. } = self;
+            let told = shared.board.take_knowledge(id, movement, KNOWLEDGE_WITHIN);
+            match inbox.unless(ends_start, told).await.flatten() {
                 Some(resources) => known = resources,
                 None => {
-                    warn!(group = %id, "the owner has not told what its resources know: they go on with what they have")
+                    warn!(group = %self.id, "the owner has not told what its resources know: they go on with what they have")
                 }
             }
         }
-        for resource in group.stack.top_down() {
+        for slot in &mut self.stack.slots {
+            let resource = slot.resource.as_mut();
             let within = resource.timeouts().of(Operation::Readiness);
-            if let Some(why) = unready(&self.runtime, resource, within) {
+            if let Some(why) = unready(resource, within).await {
                 return Err(why);
             }
+            // What must not run twice is not touched before its owner has stopped it.
+            if self.stack.stops_first {
+                continue;
+            }
             if let Some(text) = known.get(resource.name()) {
-                settle(&self.runtime, resource, Operation::Import, |r| r.import(text.as_bytes()))
+                settle(resource, Operation::Import, |r| r.import(text.as_bytes()))
+                    .await
                     .map_err(|error| error.to_string())?;
             }
-            settle(&self.runtime, resource, Operation::Receive, |r| r.receive(&context))
-                .map_err(|error| error.to_string())?;
+            let resource = slot.resource.as_mut();
+            settle(resource, Operation::Receive, |r| r.receive(&context)).await.map_err(|error| error.to_string())?;
         }
         Ok(())
     }
 
     /// Tells the target of a planned move what the resources here know.
-    pub(super) fn export(&mut self, id: GroupId, movement: Index, to: VoterId) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        if !group.stack.knowledge {
+    pub(super) async fn export(&mut self, movement: Index, to: VoterId) {
+        if !self.stack.knowledge {
             return;
         }
         let mut resources = BTreeMap::new();
-        for resource in group.stack.top_down() {
-            let name = resource.name().to_owned();
-            match settle(&self.runtime, resource, Operation::Export, |r| r.export()).map(String::from_utf8) {
+        for slot in &mut self.stack.slots {
+            let name = slot.resource.name().to_owned();
+            let known = settle(slot.resource.as_mut(), Operation::Export, |r| r.export()).await;
+            match known.map(String::from_utf8) {
                 Ok(Ok(text)) if text.is_empty() => {}
                 Ok(Ok(text)) => drop(resources.insert(name, text)),
-                Ok(Err(error)) => warn!(group = %id, resource = name, %error, "what it knows is no text"),
-                Err(error) => warn!(group = %id, %error, "the target starts without what the resource here knows"),
+                Ok(Err(error)) => warn!(group = %self.id, resource = name, %error, "what it knows is no text"),
+                Err(error) => warn!(group = %self.id, %error, "the target starts without what the resource here knows"),
             }
         }
-        self.report(Report::Mail(to, Mail::Knowledge { group: id, movement, resources }));
+        self.report(Report::Mail(to, Mail::Knowledge { group: self.id.clone(), movement, resources }));
     }
 
     /// Tells the new owner which flows without connections this node goes on serving. It accepts none any more, so these are all.
-    pub(super) fn tell_flows(&mut self, group: &GroupId, slot: u32, epoch: Epoch, to: VoterId) {
-        let flows = (self.flows)(slot).unwrap_or_else(|error| {
-            warn!(%group, %error, "flows without connections cannot be read: they move to the new owner");
+    pub(super) fn tell_flows(&mut self, slot: u32, epoch: Epoch, to: VoterId) {
+        let flows = (self.shared.flows.borrow_mut())(slot).unwrap_or_else(|error| {
+            warn!(group = %self.id, %error, "flows without connections cannot be read: they move to the new owner");
             Vec::new()
         });
         let mut letters: Vec<Vec<Flow>> = flows.chunks(FLOWS_MAX).map(<[Flow]>::to_vec).collect();
         let last = letters.pop().unwrap_or_default();
         for flows in letters {
-            self.report(Report::Mail(to, Mail::Flows { group: group.clone(), epoch, flows, last: false }));
+            self.report(Report::Mail(to, Mail::Flows { group: self.id.clone(), epoch, flows, last: false }));
         }
-        self.report(Report::Mail(to, Mail::Flows { group: group.clone(), epoch, flows: last, last: true }));
+        self.report(Report::Mail(to, Mail::Flows { group: self.id.clone(), epoch, flows: last, last: true }));
     }
 
     /// The group went to another node: what is open goes on, and nobody is told of the addresses any more.
-    pub(super) fn drain(&mut self, id: &GroupId, epoch: Epoch) {
-        let Some(group) = self.groups.get_mut(id) else { return };
-        group.running = None;
-        group.schedule = None;
-        let context = Context { group: id.clone(), epoch };
-        for error in each(&self.runtime, group.stack.bottom_up(), Operation::Drain, |r| r.drain(&context)) {
-            error!(group = %id, %error, "open connections may break");
+    pub(super) async fn drain(&mut self, epoch: Epoch) {
+        self.running = None;
+        self.schedule = None;
+        let context = self.context(epoch);
+        for error in each(self.stack.slots.iter_mut().rev(), Operation::Drain, |r| r.drain(&context)).await {
+            error!(group = %self.id, %error, "open connections may break");
         }
-        self.recorder.mark(clock::now(), Mark::Draining { group: id.clone(), epoch });
-    }
-
-    /// Reports which groups could be taken over here, whenever that changes.
-    pub(super) fn look_for_readiness(&mut self) {
-        let now = clock::now();
-        if now < self.readiness_due {
-            return;
-        }
-        self.readiness_due = now + READINESS_EVERY;
-        let mut news = Vec::new();
-        for (id, group) in &mut self.groups {
-            // A resource that hangs must not hold up a takeover.
-            let unready = group.stack.top_down().find_map(|r| unready(&self.runtime, r, READINESS_WITHIN));
-            if group.unready != unready {
-                group.unready = unready.clone();
-                news.push(Report::Readiness(id.clone(), unready));
-            }
-        }
-        news.into_iter().for_each(|report| self.report(report));
-    }
-}
-
-/// Why a resource is not ready to be taken over here, in words.
-fn unready(runtime: &Runtime, resource: &mut dyn Resource, within: Duration) -> Option<String> {
-    let name = resource.name().to_owned();
-    let asked = resource.readiness().within(within, &name, Operation::Readiness);
-    match runtime.block_on(asked) {
-        Ok(Readiness::Ready) => None,
-        Ok(Readiness::NotReady(why)) => Some(format!("{name}: {why}")),
-        Err(error) => Some(error.to_string()),
+        self.shared.recorder.mark(clock::now(), Mark::Draining { group: self.id.clone(), epoch });
     }
 }

@@ -1,30 +1,107 @@
-//! Waiting for what resources do, each within its own limit.
+//! Waiting for what resources do, each within its own limit; and many at once, in the order that they require.
 
-use tokio::runtime::Runtime;
+use std::collections::BTreeSet;
 
-use crate::resources::{Operation, Resource, ResourceError, Work};
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 
-/// Does the same with each resource, whatever becomes of the others. Returns what failed.
-pub(super) fn each<'r>(
-    runtime: &Runtime,
-    resources: impl Iterator<Item = &'r mut dyn Resource>,
-    operation: Operation,
-    work: impl for<'a> Fn(&'a mut dyn Resource) -> Work<'a, ()>,
-) -> Vec<ResourceError> {
-    resources.filter_map(|resource| settle(runtime, resource, operation, &work).err()).collect()
-}
+use super::stack::{Condition, Slot, Stack};
+use crate::resources::{Context, Operation, Resource, ResourceError, Work};
 
 /// Takes the result of an operation, waiting for it within the resource's limit if it is not there at once.
-pub(super) fn settle<T>(
-    runtime: &Runtime,
-    resource: &mut dyn Resource,
+pub(super) async fn settle<'r, T>(
+    resource: &'r mut dyn Resource,
     operation: Operation,
-    work: impl for<'a> FnOnce(&'a mut dyn Resource) -> Work<'a, T>,
+    work: impl FnOnce(&'r mut dyn Resource) -> Work<'r, T>,
 ) -> Result<T, ResourceError> {
     let name = resource.name().to_owned();
     let limit = resource.timeouts().of(operation);
     match work(resource) {
         Work::Done(result) => result,
-        pending => runtime.block_on(pending.within(limit, &name, operation)),
+        pending => pending.within(limit, &name, operation).await,
     }
+}
+
+/// Does the same with each resource in turn, whatever becomes of the others. Returns what failed.
+pub(super) async fn each<'r>(
+    slots: impl Iterator<Item = &'r mut Slot>,
+    operation: Operation,
+    work: impl Fn(&'r mut dyn Resource) -> Work<'r, ()>,
+) -> Vec<ResourceError> {
+    let mut failed = Vec::new();
+    for slot in slots {
+        failed.extend(settle(slot.resource.as_mut(), operation, &work).await.err());
+    }
+    failed
+}
+
+/// What came of an operation on one slot.
+pub(super) struct Settled {
+    /// The slot.
+    pub at: usize,
+    /// The result.
+    pub result: Result<(), ResourceError>,
+}
+
+/// A direction in which a stack is worked through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// A slot's turn comes when all that it requires is done.
+    Up,
+    /// A slot's turn comes when all that require it are done.
+    Down,
+}
+
+/// Works on `slots` of a stack, as many at once as the order allows; a failure holds back what comes after it, and nothing else.
+/// `done` hears of each result as it comes. Dropping the future drops the operations under way.
+pub(super) async fn ordered<'s>(
+    stack: &'s mut Stack,
+    slots: &BTreeSet<usize>,
+    direction: Direction,
+    mut begin: impl FnMut(&'s mut Slot) -> BoxFuture<'s, Result<(), ResourceError>>,
+    mut done: impl FnMut(&Settled),
+) -> Vec<Settled> {
+    let waits_for: Vec<BTreeSet<usize>> = (0..stack.slots.len())
+        .map(|at| match direction {
+            Direction::Up => stack.slots[at].requires.iter().copied().filter(|r| slots.contains(r)).collect(),
+            Direction::Down => slots.iter().copied().filter(|s| stack.slots[*s].requires.contains(&at)).collect(),
+        })
+        .collect();
+    let mut waiting: Vec<(usize, Option<&'s mut Slot>)> =
+        stack.slots.iter_mut().enumerate().map(|(at, slot)| (at, slots.contains(&at).then_some(slot))).collect();
+    let mut well = BTreeSet::new();
+    let mut results = Vec::new();
+    let mut running = FuturesUnordered::new();
+    loop {
+        for (at, slot) in &mut waiting {
+            if waits_for[*at].is_subset(&well)
+                && let Some(slot) = slot.take()
+            {
+                let (at, work) = (*at, begin(slot));
+                running.push(async move { Settled { at, result: work.await } });
+            }
+        }
+        let Some(settled) = running.next().await else { return results };
+        if settled.result.is_ok() {
+            well.insert(settled.at);
+        }
+        done(&settled);
+        results.push(settled);
+    }
+}
+
+/// Stops a slot.
+pub(super) fn stop<'s>(slot: &'s mut Slot, context: Context) -> BoxFuture<'s, Result<(), ResourceError>> {
+    Box::pin(async move {
+        slot.condition = Condition::Stopping;
+        let Slot { resource, condition, .. } = slot;
+        let result = settle(resource.as_mut(), Operation::Stop, |r| r.stop(&context)).await;
+        *condition = match &result {
+            Ok(()) => Condition::Stopped,
+            Err(error) => Condition::Stuck(error.to_string()),
+        };
+        if let Err(error) = &result {
+            slot.last_error = Some(error.to_string());
+        }
+        result
+    })
 }

@@ -1,15 +1,24 @@
 //! The executor on a resource that resists.
 
-use std::sync::atomic::AtomicU32;
+use std::{
+    sync::{
+        atomic::{AtomicU32, Ordering::SeqCst},
+        mpsc,
+    },
+    time::Duration,
+};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::*;
+use super::{inbox::EVENTS_MAX, *};
 use crate::{
     cluster::ids::VoterId,
-    netlink::link::Link,
-    resources::{ResourceError, Timeouts, Work},
-    telemetry::history::History,
+    netlink::{link::Link, watch::Event},
+    resources::{Context, Health, Operation, Resource, ResourceError, Timeouts, Work},
+    telemetry::{
+        history::History,
+        run::{GroupRun, RunState},
+    },
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -69,26 +78,32 @@ impl Resource for Stubborn {
     }
 }
 
-fn group() -> GroupId {
+pub(super) fn group() -> GroupId {
     GroupId::new("web")
 }
 
 fn executor(resource: Stubborn) -> (Executor, UnboundedReceiver<Input>) {
+    start(Stack { slots: vec![Slot::plain("stubborn", "test", Box::new(resource))], ..Stack::default() })
+}
+
+/// An executor of one group.
+pub(super) fn start(stack: Stack) -> (Executor, UnboundedReceiver<Input>) {
     let recorder = Recorder::start(VoterId(1), BTreeMap::new(), History::in_memory()).unwrap();
     let (reports, told) = unbounded_channel();
-    let stack = Stack { resources: vec![Box::new(resource)], addresses: 0, knowledge: false };
     let surroundings = Surroundings {
         reports,
         recorder,
         board: Arc::default(),
         flows: Box::new(|_| Ok(Vec::new())),
         adopted: BTreeSet::new(),
+        starts_at_once: 4,
         realtime: false,
     };
     (Executor::start(BTreeMap::from([(group(), stack)]), surroundings).unwrap(), told)
 }
 
-fn next(told: &mut UnboundedReceiver<Input>) -> Report {
+/// The next report, whatever it is.
+fn report(told: &mut UnboundedReceiver<Input>) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let input = runtime.block_on(async { tokio::time::timeout(LIMIT, told.recv()).await });
     match input.expect("a report within the limit") {
@@ -97,10 +112,35 @@ fn next(told: &mut UnboundedReceiver<Input>) -> Report {
     }
 }
 
+/// The next report but for those of how resources run.
+pub(super) fn next(told: &mut UnboundedReceiver<Input>) -> Report {
+    loop {
+        match report(told) {
+            Report::Run(..) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Waits until the group is blocked, and says why.
+fn blocked(told: &mut UnboundedReceiver<Input>) -> String {
+    loop {
+        match report(told) {
+            Report::Run(id, GroupRun { blocked: Some(why), resources }) => {
+                assert_eq!((id, resources[0].state), (group(), RunState::Blocked));
+                return why;
+            }
+            Report::Run(..) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn a_stop_that_fails_is_tried_until_it_can_be_reported() {
     let (executor, mut told) = executor(Stubborn { stops_to_fail: 2, hold: None, looks: Arc::default() });
     executor.send(Job::Stop(group(), 4));
+    assert!(blocked(&mut told).contains("it will not"));
     assert!(matches!(next(&mut told), Report::Stopped(id, 4) if id == group()));
     executor.send(Job::Start { group: group(), epoch: 5, after_flows: false });
     assert!(matches!(next(&mut told), Report::Started(_, 5)));
@@ -130,5 +170,5 @@ fn a_flood_of_network_events_costs_no_order_and_ends_in_a_look_at_everything() {
     assert!(matches!(next(&mut told), Report::Started(_, 1)));
     assert!(matches!(next(&mut told), Report::Stopped(_, 1)));
     assert_eq!(looks.load(SeqCst), 1);
-    assert_eq!(executor.events.waiting.load(SeqCst), 0);
+    assert_eq!(executor.groups[&group()].waiting(), 0);
 }

@@ -5,6 +5,7 @@ mod constraints;
 mod lab;
 mod orders;
 mod restarts;
+mod switches;
 
 use lab::{Lab, g, v};
 

@@ -10,7 +10,7 @@ use crate::cluster::{
     ids::{GroupId, VoterId},
     settings::GroupSettings,
     sight::Sight,
-    state::GroupState,
+    state::{GroupState, Held},
 };
 
 /// Whether there is anything to plan: a group without an owner, on a node on standby, that may go back, or whose constraints do
@@ -25,7 +25,7 @@ pub(in crate::cluster) fn undecided(sight: &Sight<'_>) -> bool {
         let at = |id: &GroupId| sight.state.groups.get(id).and_then(place);
         let here = place(group);
         let bound = &settings.constraints;
-        group.owner.is_none()
+        (group.owner.is_none() && sight.state.held(&settings.id).is_none())
             || (group.movement.is_none() && (settings.failback || group.owner.is_some_and(standby)))
             || bound.with.iter().any(|p| sight.state.groups.contains_key(p) && at(p) != here)
             || bound.apart.iter().any(|o| at(o) == here)
@@ -93,7 +93,7 @@ pub(in crate::cluster) fn gather(
             stickiness: i64::from(settings.stickiness),
             failback: if settings.failback { failback(settings) } else { Failback::Off },
             constraints: settings.constraints.clone(),
-            halt: halt(&settings.id, state),
+            halt: sight.state.held(&settings.id).map(halted).or_else(|| halt(&settings.id, state)),
             // A target that was being prepared was asked for by name.
             order: state.movement.filter(|m| owner.is_none() && Some(m.to) != lost).map(|m| m.to),
         };
@@ -101,6 +101,14 @@ pub(in crate::cluster) fn gather(
     });
     let groups = groups.collect();
     World { nodes, groups }
+}
+
+/// What a switch means for a plan.
+fn halted(why: Held) -> Halt {
+    match why {
+        Held::Stopped => Halt::Stopped,
+        Held::Cluster | Held::Group | Held::Owner(_) => Halt::Maintenance,
+    }
 }
 
 /// Whether the group's resources run on its owner, by the owner's own report.

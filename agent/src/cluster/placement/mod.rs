@@ -39,6 +39,8 @@ pub enum Unfit {
     NotAllowed,
     /// An operator put it on standby.
     Standby,
+    /// An operator put it into maintenance.
+    Maintenance,
     /// Its heartbeats do not arrive.
     Silent,
     /// Its heartbeats arrive, but its agent makes no progress.
@@ -73,6 +75,7 @@ impl fmt::Display for Unfit {
             Self::Arbiter => "it is an arbiter",
             Self::NotAllowed => "the configuration does not let the group run there",
             Self::Standby => "it is on standby",
+            Self::Maintenance => "it is in maintenance",
             Self::Silent => "its heartbeats do not arrive",
             Self::Wedged => "its agent makes no progress",
             Self::Restarting => "it has restarted and has not caught up",
@@ -174,6 +177,7 @@ pub(super) fn against(sight: &Sight<'_>, group: &GroupSettings, node: VoterId) -
     note(voter.role == Role::Arbiter, Unfit::Arbiter);
     note(!group.allows(node), Unfit::NotAllowed);
     note(voter.standby, Unfit::Standby);
+    note(sight.state.in_maintenance(node), Unfit::Maintenance);
     let heard = sight.heard(node);
     note(!heard, Unfit::Silent);
     if heard {

@@ -29,7 +29,17 @@ impl State {
             self.check_promises(node, promised, m)?;
             let moves = self.check_moves(node, moves)?;
             effects.push(Effect::Concluded { node, lost: true });
+            // Whoever proposed this may not have known of a switch: what is held stays without an owner.
+            let held: BTreeSet<&GroupId> = moves
+                .iter()
+                .filter(|(id, to)| to.is_some_and(|to| self.check_held(id, to).is_err()))
+                .map(|(id, _)| *id)
+                .collect();
             for (id, to) in moves {
+                let to = to.filter(|_| !held.contains(id));
+                if to.is_none() && self.groups.get(id).is_some_and(|g| g.owner == Some(node)) {
+                    self.note_waiting(id, node);
+                }
                 let Some(g) = self.groups.get_mut(id) else {
                     continue;
                 };

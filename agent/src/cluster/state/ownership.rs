@@ -35,6 +35,7 @@ impl State {
         g.movement = None;
         g.cause = reason;
         g.since = index;
+        self.note_waiting(id, node);
         Ok(vec![Effect::Owner { group: id.clone(), epoch, from: Some(node), to: None, cause: reason }])
     }
 
@@ -47,13 +48,16 @@ impl State {
         cause: Cause,
     ) -> Result<Vec<Effect>, Refusal> {
         self.may_own(to)?;
-        let g = self.group_mut(id, epoch)?;
+        let g = self.group(id, epoch)?;
         if g.owner.is_some() {
             return Err(Refusal::OtherOwner(id.clone()));
         }
         if g.movement.is_some() {
             return Err(Refusal::OtherMovement(id.clone()));
         }
+        self.check_held(id, to)?;
+        self.waiting.remove(id);
+        let g = self.group_mut(id, epoch)?;
         Ok(vec![g.hand_over(id, index, Some(to), cause)])
     }
 
@@ -72,6 +76,7 @@ impl State {
         if g.movement.is_some() {
             return Err(Refusal::OtherMovement(id.clone()));
         }
+        self.check_held(id, to)?;
         // Two nodes at a time have flows: back to the one that drains, or after it has.
         if g.drain.is_some_and(|node| node != to) {
             return Err(Refusal::Draining(id.clone()));
@@ -118,6 +123,9 @@ impl State {
         self.check_incarnation(m.from, from_incarnation)?;
         if m.from_incarnation != from_incarnation {
             return Err(Refusal::StaleIncarnation(m.from));
+        }
+        if self.stopped(id) {
+            return Err(Refusal::Held(id.clone()));
         }
         // The cause follows from the state, so that every replica names the same one.
         let standby = self.voters.get(&m.from).is_some_and(|v| v.standby);

@@ -4,6 +4,7 @@ use super::*;
 use crate::cluster::entry::Verdict;
 
 mod property;
+mod switches;
 
 const A: VoterId = VoterId(1);
 const B: VoterId = VoterId(2);

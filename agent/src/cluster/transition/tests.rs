@@ -134,7 +134,7 @@ fn a_failure_is_released_and_refused_for_a_while() {
     let refuses = |b: &Bench| b.core.explain(&web()).unwrap().candidates[0].against.clone();
     let why = crate::cluster::placement::Unfit::Refuses;
     assert_eq!(refuses(&bench), [why]);
-    bench.pass_ms(FAILURE_EXPIRES / MILLISECOND);
+    bench.pass_ms(crate::cluster::settings::FAILURE_EXPIRES / MILLISECOND);
     assert_eq!(refuses(&bench), []);
 }
 

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::cluster::entry::Scope;
 
 /// Any entry, with small numbers, so that many of them match the state.
 fn any_entry() -> impl Strategy<Value = Entry> {
@@ -18,6 +19,13 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         Just(vec![(B, 1), (ARBITER, 1)]),
         Just(vec![(A, 1), (ARBITER, 1)]),
         proptest::collection::vec((voter(), incarnation()), 0..=3),
+    ];
+    let switch = prop_oneof![
+        Just(Switch::Maintenance(Scope::Cluster)),
+        node().prop_map(|node| Switch::Maintenance(Scope::Node(node))),
+        group().prop_map(|group| Switch::Maintenance(Scope::Group(group))),
+        group().prop_map(Switch::Stopped),
+        group().prop_map(|group| Switch::Unmanaged(group, "data".to_owned())),
     ];
     let verdict = prop_oneof![
         1 => Just(Verdict::Alive),
@@ -49,6 +57,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
             summary: None
         }),
         (voter(), any::<bool>()).prop_map(|(node, on)| Entry::Standby { node, on }),
+        (switch, proptest::bool::weighted(0.3)).prop_map(|(what, on)| Entry::Switch { what, on }),
     ]
 }
 
@@ -82,6 +91,13 @@ proptest! {
                     (before.groups.get(&id).and_then(|g| g.owner), state.groups.get(&id).and_then(|g| g.owner));
                 // Another owner is another epoch; only to have none is not (a release).
                 prop_assert!(is_owner == was_owner || is == was + 1 || is_owner.is_none());
+            }
+            for (id, group) in &state.groups {
+                let was = before.groups.get(id).and_then(|g| g.owner);
+                prop_assert!(group.owner.is_none() || group.owner == was || !before.stopped(id), "a stopped group gets no owner");
+            }
+            for switch in &state.switches {
+                prop_assert!(switch.group().is_none_or(|id| state.groups.contains_key(id)));
             }
             for group in state.groups.values() {
                 prop_assert!(group.drain.is_none() || group.drain != group.owner, "nobody drains what it owns");
