@@ -396,8 +396,8 @@ fn core_settings(config: &Config, incarnation: Incarnation, adopted: BTreeMap<Gr
         stickiness: g.stickiness,
         failback: g.failback,
         stops_first: g.stop_limit(),
-        refused_for: if g.resources.is_empty() { FAILURE_EXPIRES } else { g.failure_timeout_ns },
         constraints: g.constraints.clone(),
+        refused_for: if g.resources.is_empty() { FAILURE_EXPIRES } else { g.failure_timeout_ns },
     });
     let rooms = config.shared.voters.values().filter_map(|v| Some((v.id, v.capacity?.room())));
     Settings {

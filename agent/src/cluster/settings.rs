@@ -70,10 +70,10 @@ pub struct GroupSettings {
     /// Set for a group whose resources must not run twice: its owner stops them before it gives the group up, which takes this
     /// long at most, in nanoseconds. A group that is addresses alone is given up when its gate is closed.
     pub stops_first: Option<Nanos>,
-    /// For how long a node refuses the group after it failed there, ns.
-    pub refused_for: Nanos,
     /// What binds it to other groups and to its node.
     pub constraints: Constraints,
+    /// For how long a node refuses the group after it failed there, ns.
+    pub refused_for: Nanos,
 }
 
 impl GroupSettings {
@@ -86,8 +86,8 @@ impl GroupSettings {
             stickiness: 0,
             failback: false,
             stops_first: None,
-            refused_for: FAILURE_EXPIRES,
             constraints: Constraints::default(),
+            refused_for: FAILURE_EXPIRES,
         }
     }
 
@@ -136,14 +136,6 @@ pub enum OrderRefused {
         /// All that stands against it.
         reason: String,
     },
-    /// A switch stands against it.
-    #[error("group {group} stays where it is: {why}; {}", ended(*.why))]
-    Held {
-        /// The group.
-        group: GroupId,
-        /// The switch.
-        why: Held,
-    },
     /// It would break what binds groups to one another or to their node.
     #[error(
         "group {group} cannot be moved to node {node}: {reason}; `baton plan FILE --move {group} NODE` shows what would work"
@@ -155,6 +147,14 @@ pub enum OrderRefused {
         node: VoterId,
         /// All that binds it.
         reason: String,
+    },
+    /// A switch stands against it.
+    #[error("group {group} stays where it is: {why}; {}", ended(*.why))]
+    Held {
+        /// The group.
+        group: GroupId,
+        /// The switch.
+        why: Held,
     },
     /// Nobody leads.
     #[error(

@@ -105,6 +105,33 @@ fn the_digest_is_over_what_must_be_equal_and_nothing_else() {
 }
 
 #[test]
+fn what_binds_groups_counts_for_the_digest_only_where_it_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("baton.toml");
+    let group = |name: &str, address: u8| {
+        format!("\n[[group]]\nname = \"{name}\"\nvip = [{{ address = \"192.0.2.{address}/24\" }}]\n")
+    };
+    let text = example(dir.path()) + &group("net", 97) + &group("db", 98);
+    let config = |text: &str| check(&file, text, None).unwrap().config;
+    let plain = config(&text);
+    let json = serde_json::to_string(&plain.shared).unwrap();
+    assert!(!json.contains("constraints") && !json.contains("capacity"), "{json}");
+    let with = |lines: &str| config(&(text.clone() + &group("app", 99) + lines));
+    let bound = with("after = [\"net\", \"db\"]\nneeds = { cpu = 0.5, memory = \"1GiB\" }\n");
+    assert_ne!(bound.digest, with("").digest);
+    let other = with("needs = { memory = \"1024MiB\", cpu = 0.500 }\nafter = [\"db\", \"net\"]\n");
+    assert_eq!(bound.digest, other.digest, "the order in the file says nothing");
+    let constraints = &bound.shared.groups[&crate::cluster::ids::GroupId::new("app")].constraints;
+    assert_eq!((constraints.needs.cpu, constraints.needs.memory), (500, 1 << 30));
+    let node = "front = [\"eth0\"]\n";
+    let capacity = "capacity = { cpu = 2, memory = \"4GiB\", cpu_overcommit = 1.5, memory_overcommit = 2 }\n";
+    let roomy = config(&text.replacen(node, &format!("{node}{capacity}"), 1));
+    assert_ne!(roomy.digest, plain.digest);
+    let room = roomy.me().unwrap().capacity.unwrap().room();
+    assert_eq!((room.cpu, room.memory), (Some(3_000), Some(8 << 30)));
+}
+
+#[test]
 fn broken_syntax_does_not_hide_the_other_mistakes() {
     let text = EXAMPLE.replace("port = 7420", "port = = 7420").replace("stickiness = 100", "stickyness = 100");
     let found = mistakes(&text);

@@ -116,9 +116,10 @@ impl Case {
         Ok(Self { reason: file.reason, world, expected: file.expect, names, order, summary: file.summary })
     }
 
-    /// Whether nothing but the plan changes in this world: nobody is left alone for a while, or just starting.
+    /// Whether nothing but the plan changes in this world: nobody is left alone for a while, just starting, or just moving.
     pub fn settles(&self) -> bool {
-        !self.world.groups.values().any(|g| g.halt.is_some() || (g.owner.is_some() && !g.running))
+        let changes = |g: &Group| g.halt.is_some() || g.target.is_some() || (g.owner.is_some() && !g.running);
+        !self.world.groups.values().any(changes)
     }
 
     /// The plan in words; of an order that is refused, why.

@@ -26,7 +26,8 @@ pub(super) fn world(shared: &Shared, status: Option<&StatusReport>) -> World {
     for (id, group) in &shared.groups {
         let known = status.and_then(|s| s.groups.iter().find(|g| *g.name == *id.0));
         let against = shared.voters.iter().map(|(id, v)| (*id, against(group, v, known, seen(v))));
-        let group = planned(shared, group, known, against.collect());
+        let halt = known.and_then(|g| halted(shared, status?, g));
+        let group = planned(shared, group, known, against.collect(), halt);
         if let Some(node) = group.owner.and_then(|o| world.nodes.get_mut(&o)) {
             node.load += 1;
         }
@@ -40,6 +41,7 @@ fn planned(
     group: &config::Group,
     known: Option<&GroupStatus>,
     against: BTreeMap<VoterId, Vec<Unfit>>,
+    halt: Option<Halt>,
 ) -> Group {
     let named = |name: &Option<String>| name.as_deref().and_then(|n| shared.voter_named(n)).map(|v| v.id);
     let owner = known.and_then(|g| named(&g.owner));
@@ -52,8 +54,20 @@ fn planned(
         stickiness: i64::from(group.stickiness),
         failback: if group.failback { Failback::Now } else { Failback::Off },
         constraints: group.constraints.clone(),
-        halt: known.and_then(|g| named(&g.draining_on)).map(Halt::Draining),
+        halt,
         order: None,
+    }
+}
+
+/// What keeps a group as it is.
+fn halted(shared: &Shared, status: &StatusReport, group: &GroupStatus) -> Option<Halt> {
+    let on = |v: &&VoterStatus| Some(&v.name) == group.owner.as_ref();
+    if group.stopped {
+        Some(Halt::Stopped)
+    } else if status.maintenance || group.maintenance || status.voters.iter().find(on).is_some_and(|v| v.maintenance) {
+        Some(Halt::Maintenance)
+    } else {
+        group.draining_on.as_deref().and_then(|n| shared.voter_named(n)).map(|v| Halt::Draining(v.id))
     }
 }
 
@@ -74,6 +88,7 @@ fn against(
     note(voter.role == Role::Node && !group.nodes.contains(&voter.id), Unfit::NotAllowed);
     if let Some(seen) = seen {
         note(seen.standby, Unfit::Standby);
+        note(seen.maintenance, Unfit::Maintenance);
         note(matches!(seen.life, Life::Silent | Life::NeverSeen), Unfit::Silent);
         note(seen.life == Life::Wedged, Unfit::Wedged);
         note(seen.front_up == Some(false), Unfit::FrontDown);

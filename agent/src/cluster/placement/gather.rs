@@ -25,7 +25,7 @@ pub(in crate::cluster) fn undecided(sight: &Sight<'_>) -> bool {
         let at = |id: &GroupId| sight.state.groups.get(id).and_then(place);
         let here = place(group);
         let bound = &settings.constraints;
-        group.owner.is_none()
+        (group.owner.is_none() && sight.state.held(&settings.id).is_none())
             || (group.movement.is_none() && (settings.failback || group.owner.is_some_and(standby)))
             || bound.with.iter().any(|p| sight.state.groups.contains_key(p) && at(p) != here)
             || bound.apart.iter().any(|o| at(o) == here)
@@ -93,7 +93,7 @@ pub(in crate::cluster) fn gather(
             stickiness: i64::from(settings.stickiness),
             failback: if settings.failback { failback(settings) } else { Failback::Off },
             constraints: settings.constraints.clone(),
-            halt: held(sight, &settings.id, state).or_else(|| halt(&settings.id, state)),
+            halt: sight.state.held(&settings.id).map(halted).or_else(|| halt(&settings.id, state)),
             // A target that was being prepared was asked for by name.
             order: state.movement.filter(|m| owner.is_none() && Some(m.to) != lost).map(|m| m.to),
         };
@@ -103,11 +103,11 @@ pub(in crate::cluster) fn gather(
     World { nodes, groups }
 }
 
-/// What operators have switched stands against any move but one that has begun, which ends as it can.
-fn held(sight: &Sight<'_>, id: &GroupId, state: &GroupState) -> Option<Halt> {
-    match sight.state.held(id).filter(|_| state.movement.is_none())? {
-        Held::Stopped => Some(Halt::Stopped),
-        Held::Cluster | Held::Group | Held::Owner(_) => Some(Halt::Maintenance),
+/// What a switch means for a plan.
+fn halted(why: Held) -> Halt {
+    match why {
+        Held::Stopped => Halt::Stopped,
+        Held::Cluster | Held::Group | Held::Owner(_) => Halt::Maintenance,
     }
 }
 

@@ -65,9 +65,6 @@ impl Desk<'_> {
             if !takes_room && !room.holds(used, group.constraints.needs) {
                 obstacles.push(Obstacle::Room { needs: group.constraints.needs, used, room });
             }
-            if self.gone[m] {
-                obstacles.push(Obstacle::Stopping);
-            }
             if position > 0 {
                 let absent = net.with[m].iter().filter(|p| **p != m && !is_there(p));
                 obstacles.extend(absent.map(|p| Obstacle::Without(net.ids[*p].clone())));
@@ -80,6 +77,9 @@ impl Desk<'_> {
                     Some(halt) if !here && self.must_stay(m, node) => obstacles.push(Obstacle::Halted(halt)),
                     _ => {}
                 }
+            }
+            if self.gone[m] && obstacles.is_empty() {
+                obstacles.push(Obstacle::Stopping);
             }
             if obstacles.is_empty() {
                 used = if takes_room { used } else { used.plus(group.constraints.needs) };
