@@ -61,6 +61,9 @@ pub struct Report {
     /// The peers to which the sender can steer packets.
     #[serde(default)]
     pub steers: u16,
+    /// Whether its program knows [`Entry::ReleaseTo`], which one of an earlier version cannot read.
+    #[serde(default)]
+    pub knows_release_to: bool,
 }
 
 /// An operator's order.

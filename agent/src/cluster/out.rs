@@ -45,7 +45,7 @@ impl Subject {
                 Self::Conclude { node: *node, lost: matches!(verdict, Verdict::Lost { .. }) }
             }
             Entry::Standby { node, .. } => Self::Standby(*node),
-            Entry::Release { group: id, .. } => group(id, Step::Release),
+            Entry::Release { group: id, .. } | Entry::ReleaseTo { group: id, .. } => group(id, Step::Release),
             Entry::Assign { group: id, .. } => group(id, Step::Assign),
             Entry::Prepare { group: id, .. } => group(id, Step::Prepare),
             Entry::Ready { group: id, .. } => group(id, Step::Ready),

@@ -62,6 +62,7 @@ pub(super) fn own(sight: &Sight<'_>, promises: &Promises, transitions: &Transiti
         unfit: if is_node { transitions.unfit(sight) } else { Vec::new() },
         unready: if is_node { transitions.unready() } else { Vec::new() },
         steers: sight.view.steers,
+        knows_release_to: true,
     }
 }
 

@@ -159,6 +159,13 @@ impl State {
             Entry::Release { group, epoch, node, incarnation, reason } => {
                 self.release(index, group, *epoch, *node, *incarnation, *reason)
             }
+            Entry::ReleaseTo { group, epoch, node, incarnation, reason, to } => {
+                // All or nothing: with this, the second half cannot be refused after the first one was accepted.
+                self.may_own(*to)?;
+                let mut effects = self.release(index, group, *epoch, *node, *incarnation, *reason)?;
+                effects.extend(self.assign(index, group, *epoch, *to, *reason)?);
+                Ok(effects)
+            }
             Entry::Assign { group, epoch, to, cause } => self.assign(index, group, *epoch, *to, *cause),
             Entry::Prepare { group, epoch, to, to_incarnation } => {
                 self.prepare(index, group, *epoch, *to, *to_incarnation)

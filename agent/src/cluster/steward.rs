@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{
+    command::Command,
     entry::Entry,
-    ids::{GroupId, Index, MILLISECOND, Nanos, Role, VoterId},
+    ids::{Epoch, GroupId, Index, MILLISECOND, Nanos, Role, VoterId},
     message::{Order, Report},
     orders,
     out::Out,
@@ -14,6 +15,9 @@ use super::{
     sight::Sight,
     state::{GroupState, Movement},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// A planned move that makes no progress for this long is given up.
 const MOVE_PATIENCE: Nanos = 2_000 * MILLISECOND;
@@ -41,6 +45,9 @@ pub(super) struct Steward {
     unheard: BTreeMap<GroupId, Nanos>,
     /// The better node of a group that may fail back, and since when it has been fit.
     better: BTreeMap<GroupId, (VoterId, Nanos)>,
+    /// The next owners named in releases that are not applied yet, with the epoch given up: they count as owners when others are
+    /// chosen.
+    named: BTreeMap<GroupId, (Epoch, VoterId)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +89,7 @@ impl Steward {
             return;
         }
         self.carry_out_orders(sight, out);
-        let mut load = placement::load(sight);
+        let mut load = self.load(sight);
         for (id, group) in &sight.state.groups {
             self.watch_drain(sight, id, group, out);
             match group.owner {
@@ -97,6 +104,51 @@ impl Steward {
         self.moves.retain(|id, _| sight.state.groups.get(id).is_some_and(|g| g.movement.is_some()));
         self.better.retain(|id, _| sight.state.groups.contains_key(id));
         self.paused.retain(|_, until| *until > sight.now);
+    }
+
+    /// How many groups each voter owns, or is about to.
+    fn load(&mut self, sight: &Sight<'_>) -> BTreeMap<VoterId, usize> {
+        let groups = &sight.state.groups;
+        self.named.retain(|id, (epoch, _)| groups.get(id).is_some_and(|g| g.epoch == *epoch && g.owner.is_some()));
+        let mut load = placement::load(sight);
+        self.named.values().for_each(|(_, node)| *load.entry(*node).or_default() += 1);
+        load
+    }
+
+    /// As [`Self::complete`], for what this machine proposes itself.
+    pub(super) fn complete_all(&mut self, sight: &Sight<'_>, mut commands: Vec<Command>) -> Vec<Command> {
+        for command in &mut commands {
+            if let Command::Propose(entry @ Entry::Release { .. }) = command {
+                *entry = self.complete(sight, entry.clone());
+            }
+        }
+        commands
+    }
+
+    /// Names the next owner in a release, where this machine leads and would assign the group to one as soon as it is released.
+    pub(super) fn complete(&mut self, sight: &Sight<'_>, entry: Entry) -> Entry {
+        let Entry::Release { group, epoch, node, incarnation, reason } = &entry else {
+            return entry;
+        };
+        let known = sight.state.groups.get(group).is_some_and(|g| g.epoch == *epoch && g.owner == Some(*node));
+        let understood = sight.state.voters.keys().all(|v| sight.report(*v).is_some_and(|r| r.knows_release_to));
+        if !sight.leads() || !sight.started() || !known || !understood {
+            return entry;
+        }
+        self.named.remove(group);
+        let load = self.load(sight);
+        let Ok(to) = successor(sight, group, Some(*node), &load) else {
+            return entry;
+        };
+        self.named.insert(group.clone(), (*epoch, to));
+        Entry::ReleaseTo {
+            group: group.clone(),
+            epoch: *epoch,
+            node: *node,
+            incarnation: *incarnation,
+            reason: *reason,
+            to,
+        }
     }
 
     fn carry_out_orders(&mut self, sight: &Sight<'_>, out: &mut Out<'_>) {
@@ -265,19 +317,28 @@ fn configure(sight: &Sight<'_>, out: &mut Out<'_>) {
 }
 
 fn assign(sight: &Sight<'_>, id: &GroupId, group: &GroupState, load: &mut BTreeMap<VoterId, usize>, out: &mut Out<'_>) {
-    let Some(settings) = sight.settings.group(id) else {
-        return;
-    };
-    let Some(to) = placement::choose(sight, id, None, load) else {
-        return;
-    };
-    let settled = sight.detector.start + SETTLE;
-    if sight.now < settled && placement::awaits_better(sight, settings, to, load) {
-        out.wake_at(settled);
-        return;
+    match successor(sight, id, None, load) {
+        Ok(to) => {
+            *load.entry(to).or_default() += 1;
+            out.propose(Entry::Assign { group: id.clone(), epoch: group.epoch, to, cause: group.cause });
+        }
+        Err(Some(later)) => out.wake_at(later),
+        Err(None) => {}
     }
-    *load.entry(to).or_default() += 1;
-    out.propose(Entry::Assign { group: id.clone(), epoch: group.epoch, to, cause: group.cause });
+}
+
+/// Who shall have a group without an owner now; else when to ask again, if a time is known.
+fn successor(
+    sight: &Sight<'_>,
+    id: &GroupId,
+    except: Option<VoterId>,
+    load: &BTreeMap<VoterId, usize>,
+) -> Result<VoterId, Option<Nanos>> {
+    let settings = sight.settings.group(id).ok_or(None)?;
+    let to = placement::choose(sight, id, except, load).ok_or(None)?;
+    let settled = sight.detector.start + SETTLE;
+    let waits = sight.now < settled && placement::awaits_better(sight, settings, to, load);
+    if waits { Err(Some(settled)) } else { Ok(to) }
 }
 
 fn drained(id: &GroupId, group: &GroupState, node: VoterId, out: &mut Out<'_>) {
