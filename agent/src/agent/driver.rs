@@ -204,6 +204,8 @@ impl Driver {
             Input::Restored(state) => self.core.restore(now, state),
             Input::Mail(from, mail) => self.receive_mail(now, from, mail),
             Input::ProposalFailed(entry) => self.core.on_proposal_failed(now, &entry),
+            // Whoever asked may have stopped waiting, and goes on with what it has.
+            Input::Release(entry, reply) => drop(reply.send(self.core.complete(now, entry))),
             Input::Raft => {}
             Input::RaftEnded => {
                 let why = self.quorum.failure().unwrap_or_default();

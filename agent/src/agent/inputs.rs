@@ -1,8 +1,8 @@
 //! What the driver hears.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{driver::Answer, executor::Report, mail::Mail};
 use crate::{
@@ -16,9 +16,13 @@ use crate::{
     },
     keeper::Left,
     netlink::watch::Event,
+    quorum::Complete,
     resources::ResourceEvent,
     telemetry::metrics::Snapshot,
 };
+
+/// How long a release waits for the core to name the next owner.
+const COMPLETE_LIMIT: Duration = Duration::from_millis(20);
 
 /// One input of the driver.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub enum Input {
     Mail(VoterId, Mail),
     /// An entry could not be proposed, or its fate is unknown.
     ProposalFailed(Entry),
+    /// Another voter gives a group up through this one: what shall go into the log?
+    Release(Entry, oneshot::Sender<Entry>),
     /// Raft's leader or term changed.
     Raft,
     /// Raft has stopped by itself: its disk failed.
@@ -87,4 +93,20 @@ pub enum Request {
         /// How long it may take, ns.
         within: Nanos,
     },
+}
+
+/// Lets the core name the next owner in releases of other voters, if it can at once.
+pub fn completing(sender: mpsc::UnboundedSender<Input>) -> Complete {
+    Box::new(move |entry| {
+        let sender = sender.clone();
+        Box::pin(async move {
+            if !matches!(entry, Entry::Release { .. }) {
+                return entry;
+            }
+            let (reply, answer) = oneshot::channel();
+            // Without a driver, or with one that is busy, the release goes as it is.
+            drop(sender.send(Input::Release(entry.clone(), reply)));
+            tokio::time::timeout(COMPLETE_LIMIT, answer).await.ok().and_then(Result::ok).unwrap_or(entry)
+        })
+    })
 }

@@ -271,6 +271,7 @@ async fn run_core(parts: Parts) -> anyhow::Result<Ended> {
         drop(sender.send(input));
     }
     let quorum = Arc::new(quorum);
+    quorum.complete_with(inputs::completing(sender.clone()));
 
     tokio::task::spawn_local({
         let sender = sender.clone();

@@ -135,6 +135,7 @@ impl Bench {
             ready: true,
             front_up: true,
             same_configuration: true,
+            knows_release_to: true,
             ..Report::default()
         };
         change(&mut report);

@@ -265,6 +265,13 @@ impl Core {
         steers(owner, to) && steers(to, owner)
     }
 
+    /// A release that goes into the log on this machine, or an entry of another kind: if this machine leads and can name the next
+    /// owner now, the release names it (rule 6). Else it is as it was, and an assignment follows once it is applied.
+    pub fn complete(&mut self, now: Nanos, entry: Entry) -> Entry {
+        let Self { settings, state, view, reports, detector, steward, .. } = self;
+        steward.complete(&Sight { now, settings, state, view, reports, detector }, entry)
+    }
+
     /// A proposal found no leader, or its leader was deposed: its fate is unknown. The core proposes again from the level.
     pub fn on_proposal_failed(&mut self, now: Nanos, entry: &Entry) {
         self.wake = Some(now);
@@ -424,7 +431,7 @@ impl Core {
         self.handover.step(&sight, busy, leaving, &mut out);
         self.election.step(&sight, leaving, &mut out);
         self.wake = out.wake;
-        out.commands
+        self.steward.complete_all(&sight, out.commands)
     }
 
     pub(super) fn sight(&self, now: Nanos) -> Sight<'_> {

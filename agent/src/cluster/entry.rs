@@ -47,6 +47,22 @@ pub enum Entry {
         /// Why.
         reason: Cause,
     },
+    /// A release as the leader puts it into the log where it can name the next owner at once: that one has the group as epoch
+    /// + 1 by the same entry.
+    ReleaseTo {
+        /// The group.
+        group: GroupId,
+        /// The epoch given up.
+        epoch: Epoch,
+        /// The owner.
+        node: VoterId,
+        /// The owner's incarnation.
+        incarnation: Incarnation,
+        /// Why.
+        reason: Cause,
+        /// The next owner.
+        to: VoterId,
+    },
     /// Gives a group without an owner to a node, as epoch + 1.
     Assign {
         /// The group.
@@ -164,6 +180,19 @@ impl Switch {
         match self {
             Self::Maintenance(Scope::Group(group)) | Self::Stopped(group) | Self::Unmanaged(group, _) => Some(group),
             Self::Maintenance(Scope::Cluster | Scope::Node(_)) => None,
+        }
+    }
+}
+
+impl Entry {
+    /// Whether it is what `proposed` has come to: the same, or a release to which the leader has added the next owner.
+    pub fn comes_of(&self, proposed: &Self) -> bool {
+        match (self, proposed) {
+            (
+                Self::ReleaseTo { group, epoch, node, incarnation, reason, .. },
+                Self::Release { group: g, epoch: e, node: n, incarnation: i, reason: r },
+            ) => (group, epoch, node, incarnation, reason) == (g, e, n, i, r),
+            (entry, proposed) => entry == proposed,
         }
     }
 }

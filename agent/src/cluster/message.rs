@@ -67,6 +67,9 @@ pub struct Report {
     /// Of the groups that others come after, those whose resources run on the sender.
     #[serde(default)]
     pub running: Vec<GroupId>,
+    /// Whether its program knows [`Entry::ReleaseTo`], which one of an earlier version cannot read.
+    #[serde(default)]
+    pub knows_release_to: bool,
 }
 
 /// An operator's order.

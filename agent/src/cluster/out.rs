@@ -47,7 +47,7 @@ impl Subject {
             }
             Entry::Standby { node, .. } => Self::Standby(*node),
             Entry::Switch { what, .. } => Self::Switch(what.clone()),
-            Entry::Release { group: id, .. } => group(id, Step::Release),
+            Entry::Release { group: id, .. } | Entry::ReleaseTo { group: id, .. } => group(id, Step::Release),
             Entry::Assign { group: id, .. } => group(id, Step::Assign),
             Entry::Prepare { group: id, .. } => group(id, Step::Prepare),
             Entry::Ready { group: id, .. } => group(id, Step::Ready),

@@ -63,6 +63,7 @@ pub(super) fn own(sight: &Sight<'_>, promises: &Promises, transitions: &Transiti
         unready: if is_node { transitions.unready() } else { Vec::new() },
         steers: sight.view.steers,
         running: awaited(sight, transitions),
+        knows_release_to: true,
     }
 }
 

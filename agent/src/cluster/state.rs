@@ -170,6 +170,12 @@ impl State {
             Entry::Release { group, epoch, node, incarnation, reason } => {
                 self.release(index, group, *epoch, *node, *incarnation, *reason)
             }
+            Entry::ReleaseTo { group, epoch, node, incarnation, reason, to } => {
+                let mut effects = self.release(index, group, *epoch, *node, *incarnation, *reason)?;
+                // A switch may stand against the next owner since he was named: then the group is nobody's for now.
+                effects.extend(self.assign(index, group, *epoch, *to, *reason).unwrap_or_default());
+                Ok(effects)
+            }
             Entry::Assign { group, epoch, to, cause } => self.assign(index, group, *epoch, *to, *cause),
             Entry::Prepare { group, epoch, to, to_incarnation } => {
                 self.prepare(index, group, *epoch, *to, *to_incarnation)

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::{
+    command::Command,
     entry::{Entry, Scope, Switch},
-    ids::{GroupId, Index, MILLISECOND, Nanos, Role, VoterId},
+    ids::{Epoch, GroupId, Index, MILLISECOND, Nanos, Role, VoterId},
     message::{Order, Report},
     orders,
     out::Out,
     placement::{
-        self, Unfit,
+        self, Constraints, Unfit,
         world::{Failback, Halt},
     },
     rounds::SETTLE,
@@ -17,6 +18,9 @@ use super::{
     sight::Sight,
     state::{GroupState, Held, Movement},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// A planned move that makes no progress for this long is given up.
 const MOVE_PATIENCE: Nanos = 2_000 * MILLISECOND;
@@ -44,6 +48,9 @@ pub(super) struct Steward {
     unheard: BTreeMap<GroupId, Nanos>,
     /// The better node of a group that may fail back, and since when it has been fit.
     better: BTreeMap<GroupId, (VoterId, Nanos)>,
+    /// The next owners named in releases that are not applied yet, with the epoch given up: they count as owners when others are
+    /// chosen.
+    named: BTreeMap<GroupId, (Epoch, VoterId)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +104,65 @@ impl Steward {
         self.moves.retain(|id, _| sight.state.groups.get(id).is_some_and(|g| g.movement.is_some()));
         self.better.retain(|id, _| sight.state.groups.contains_key(id));
         self.paused.retain(|_, until| *until > sight.now);
+    }
+
+    /// How many groups each voter owns, or is about to.
+    fn load(&mut self, sight: &Sight<'_>) -> BTreeMap<VoterId, usize> {
+        let groups = &sight.state.groups;
+        self.named.retain(|id, (epoch, _)| groups.get(id).is_some_and(|g| g.epoch == *epoch && g.owner.is_some()));
+        let mut load = placement::load(sight);
+        self.named.values().for_each(|(_, node)| *load.entry(*node).or_default() += 1);
+        load
+    }
+
+    /// As [`Self::complete`], for what this machine proposes itself.
+    pub(super) fn complete_all(&mut self, sight: &Sight<'_>, mut commands: Vec<Command>) -> Vec<Command> {
+        for command in &mut commands {
+            if let Command::Propose(entry @ Entry::Release { .. }) = command {
+                *entry = self.complete(sight, entry.clone());
+            }
+        }
+        commands
+    }
+
+    /// Names the next owner in a release, where this machine leads and would assign the group to one as soon as it is released.
+    pub(super) fn complete(&mut self, sight: &Sight<'_>, entry: Entry) -> Entry {
+        let Entry::Release { group, epoch, node, incarnation, reason } = &entry else {
+            return entry;
+        };
+        let known = sight.state.groups.get(group).is_some_and(|g| g.epoch == *epoch && g.owner == Some(*node));
+        let understood = sight.state.voters.keys().all(|v| sight.report(*v).is_some_and(|r| r.knows_release_to));
+        if !sight.leads() || !sight.started() || !known || !understood {
+            return entry;
+        }
+        self.named.remove(group);
+        let Some(to) = self.successor(sight, group, *node) else {
+            return entry;
+        };
+        self.named.insert(group.clone(), (*epoch, to));
+        Entry::ReleaseTo {
+            group: group.clone(),
+            epoch: *epoch,
+            node: *node,
+            incarnation: *incarnation,
+            reason: *reason,
+            to,
+        }
+    }
+
+    /// Who shall have a group that its owner gives up now. Where anything binds it to others or to a node's room, the steward
+    /// decides when it is released: several releases may be on their way.
+    fn successor(&mut self, sight: &Sight<'_>, id: &GroupId, owner: VoterId) -> Option<VoterId> {
+        let settings = sight.settings.group(id).filter(|g| g.constraints == Constraints::default())?;
+        let load = self.load(sight);
+        let others = |other: &GroupId, _: &GroupState| (other != id).then_some(Halt::Round);
+        let mut world = placement::gather(sight, Some(owner), others, |_| Failback::Off);
+        for (node, seen) in &mut world.nodes {
+            seen.load = load.get(node).copied().unwrap_or(0);
+        }
+        let step = placement::plan(&world).steps.into_iter().find(|s| s.group == *id && s.waits.is_empty())?;
+        let settled = sight.now >= sight.detector.start + SETTLE;
+        step.to.filter(|to| settled || !placement::awaits_better(sight, settings, *to, &load))
     }
 
     fn carry_out_orders(&mut self, sight: &Sight<'_>, out: &mut Out<'_>) {
@@ -163,7 +229,7 @@ impl Steward {
         let failback = |group: &GroupSettings| Failback::Ripe(ripe(&group.id).map(|(node, _)| *node));
         let world = placement::gather(sight, None, |id, group| self.halt(sight, rounds_open, id, group, out), failback);
         let plan = placement::plan(&world);
-        let mut load = placement::load(sight);
+        let mut load = self.load(sight);
         for step in &plan.steps {
             let Some(group) = sight.state.groups.get(&step.group).filter(|_| step.waits.is_empty()) else {
                 continue;

@@ -21,7 +21,10 @@ use std::{
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::{sync::watch, task::AbortHandle, time::timeout};
 
-pub use self::error::{ElectError, ProposeError, QuorumError};
+pub use self::{
+    error::{ElectError, ProposeError, QuorumError},
+    service::Complete,
+};
 use self::{
     log::{Log, LogConfig, LogError, SEGMENT_BYTES},
     machine::{AppliedEvents, Machine, Replicated, Shared},
@@ -70,6 +73,7 @@ pub struct Quorum<M> {
     me: VoterId,
     voters: Vec<VoterId>,
     raft: Raft,
+    service: Arc<Service<M>>,
     channel: Arc<Channel>,
     log: Log,
     view: Shared<M>,
@@ -104,6 +108,7 @@ impl<M: Replicated> Quorum<M> {
             log: log.clone(),
             view: Arc::clone(&view),
             raft: OnceLock::new(),
+            complete: OnceLock::new(),
         });
         let (recorded, own) = (service.incarnation(me), channel.own_incarnation());
         if recorded >= own {
@@ -130,7 +135,13 @@ impl<M: Replicated> Quorum<M> {
         }
         let (changed, changes) = watch::channel(raft_view(&raft));
         let watcher = tokio::spawn(watch_raft(raft.clone(), me, changed)).abort_handle();
-        Ok((Self { me, voters, raft, channel, log, view, changes, watcher }, events))
+        Ok((Self { me, voters, raft, service, channel, log, view, changes, watcher }, events))
+    }
+
+    /// From now on entries that other voters propose here go into the log as what this makes of them. Only the first call counts.
+    pub fn complete_with(&self, complete: Complete) {
+        // A second one has nothing to add.
+        self.service.complete.set(complete).ok();
     }
 
     /// Appends an entry through the leader and waits until it is applied there. A refusal is in [`Applied::outcome`].

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use openraft::{
     EntryPayload,
     error::{ClientWriteError, RaftError},
@@ -32,7 +33,12 @@ pub(super) struct Service<M> {
     pub view: Shared<M>,
     /// Empty until this voter may take part.
     pub raft: OnceLock<Raft>,
+    /// What is done with what other voters propose, before it goes into the log here.
+    pub complete: OnceLock<Complete>,
 }
+
+/// What an entry of another voter becomes before it goes into the log here.
+pub type Complete = Box<dyn Fn(Entry) -> BoxFuture<'static, Entry> + Send + Sync>;
 
 impl<M: Replicated> Service<M> {
     /// The handler for the channel.
@@ -73,7 +79,10 @@ impl<M: Replicated> Service<M> {
                 wire::encode(&reply).map_err(text)
             }
             method::PROPOSE => {
-                let entry: Entry = wire::decode(&body).map_err(text)?;
+                let mut entry: Entry = wire::decode(&body).map_err(text)?;
+                if let Some(complete) = self.complete.get() {
+                    entry = complete(entry).await;
+                }
                 wire::encode(&propose(raft, entry).await).map_err(text)
             }
             method::WOULD_VOTE => {

@@ -87,7 +87,7 @@ impl World {
     fn propose(&mut self, position: usize, agent: &mut Agent, me: VoterId, now: u64, entry: Entry) {
         let moment = match &entry {
             Entry::Conclude { node, .. } => Some(Moment::Concluding(*node)),
-            Entry::Release { .. } | Entry::Diverted { .. } => Some(Moment::GivingUp),
+            Entry::Release { .. } | Entry::ReleaseTo { .. } | Entry::Diverted { .. } => Some(Moment::GivingUp),
             Entry::Prepare { to, .. } => Some(Moment::Preparing(*to)),
             _ => None,
         };

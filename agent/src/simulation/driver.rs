@@ -55,10 +55,14 @@ impl World {
             Event::Channel(_, from, payload) => match *payload {
                 Payload::Core(message) => agent.inbox.push_back(Item::Message(from, message)),
                 Payload::Raft(RaftMessage::NotLeader(entry)) => {
-                    if let Some(place) = agent.proposals.iter().position(|(open, _)| *open == entry) {
-                        agent.proposals.remove(place);
+                    if let Some(place) = agent.proposals.iter().position(|(open, _)| entry.comes_of(open)) {
+                        let (entry, _) = agent.proposals.remove(place);
                         agent.inbox.push_back(Item::ProposalFailed(entry));
                     }
+                }
+                Payload::Raft(RaftMessage::Forward(entry)) => {
+                    let entry = agent.core.complete(now, entry);
+                    agent.raft.message(now, from, RaftMessage::Forward(entry));
                 }
                 Payload::Raft(message) => agent.raft.message(now, from, message),
             },
@@ -283,7 +287,7 @@ impl World {
         match item {
             Item::Applied(index, entry) => {
                 if let Some(entry) = &entry
-                    && let Some(place) = agent.proposals.iter().position(|(open, _)| open == entry)
+                    && let Some(place) = agent.proposals.iter().position(|(open, _)| entry.comes_of(open))
                 {
                     agent.proposals.remove(place);
                 }

@@ -184,6 +184,7 @@ fn shared() -> Shared {
         vips: vec![vip],
         drain_timeout_ns: 300_000_000_000,
         haproxies: Vec::new(),
+        fence: Vec::new(),
         resources: vec![resource("data"), resource("daemon")],
         migration_threshold: 3,
         failure_timeout_ns: 600_000_000_000,

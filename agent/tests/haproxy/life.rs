@@ -90,12 +90,23 @@ fn death_is_noticed(early: bool) {
 /// Reloads HAProxy as an operator would, and gives the new worker.
 fn reload(lab: &Lab, node: &Node) -> u32 {
     let before = node.worker();
-    // A master that is still busy with the last worker's start may miss the signal.
     let said = || fs::read_to_string(lab.path("run/web-haproxy-lb1.log")).unwrap();
-    let settled = |said: &str| said.matches("Loading success").count() == said.matches("forked").count();
-    until(|| settled(&said()), said);
+    let reloads = || said().matches("Reloading HAProxy").count();
     let master = Process::open(before).unwrap().parent().unwrap();
-    Process::open(master).unwrap().signal(rustix::process::Signal::USR2).unwrap();
+    let (master, done) = (Process::open(master).unwrap(), reloads());
+    // A master that has just started loses the signal; one that has it says so at once.
+    let mut asked = std::time::Instant::now();
+    master.signal(rustix::process::Signal::USR2).unwrap();
+    until(
+        || {
+            if asked.elapsed() > std::time::Duration::from_secs(2) && reloads() == done {
+                asked = std::time::Instant::now();
+                master.signal(rustix::process::Signal::USR2).unwrap();
+            }
+            reloads() > done
+        },
+        said,
+    );
     until(|| node.haproxy.worker().is_some_and(|worker| worker != before), || "the old worker is there still".into());
     node.worker()
 }

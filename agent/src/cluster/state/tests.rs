@@ -89,6 +89,32 @@ fn moving() -> State {
 }
 
 #[test]
+fn a_release_that_names_the_next_owner_is_refused_like_any_release() {
+    let named = |epoch, node, incarnation, to| Entry::ReleaseTo {
+        group: web(),
+        epoch,
+        node,
+        incarnation,
+        reason: Cause::FrontDown,
+        to,
+    };
+    let state = owned();
+    let both = applied(&state, &[named(1, A, 1, B)]);
+    // But for the number of the last entry, as if it had been two.
+    let two =
+        applied(&state, &[release(1, A, 1), Entry::Assign { group: web(), epoch: 1, to: B, cause: Cause::FrontDown }]);
+    let of = |state: &State| GroupState { since: 0, ..state.groups[&web()].clone() };
+    assert_eq!((of(&both), both.groups[&web()].since), (of(&two), 6));
+    assert_eq!(refused(&both, &named(1, A, 1, B)), Refusal::OtherEpoch(web()));
+    assert_eq!(refused(&state, &named(1, B, 1, A)), Refusal::OtherOwner(web()));
+    assert_eq!(refused(&state, &named(1, A, 2, B)), Refusal::StaleIncarnation(A));
+    // What speaks against the next owner alone leaves the release.
+    let released = applied(&state, &[named(1, A, 1, ARBITER)]);
+    assert_eq!((of(&released), released.groups[&web()].owner), (of(&applied(&state, &[release(1, A, 1)])), None));
+    assert_eq!(applied(&moving(), &[named(1, A, 1, B)]).groups[&web()].movement, None);
+}
+
+#[test]
 fn configure_forms_the_cluster_once() {
     let state = applied(&State::default(), &[configure(&["web", "db"])]);
     assert_eq!(state.voters.len(), 3);

@@ -39,6 +39,9 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         (group(), epoch(), node(), incarnation()).prop_map(|(group, epoch, node, incarnation)| {
             Entry::Release { group, epoch, node, incarnation, reason: Cause::Resource }
         }),
+        (group(), epoch(), node(), incarnation(), voter()).prop_map(|(group, epoch, node, incarnation, to)| {
+            Entry::ReleaseTo { group, epoch, node, incarnation, reason: Cause::Resource, to }
+        }),
         (group(), epoch(), voter())
             .prop_map(|(group, epoch, to)| { Entry::Assign { group, epoch, to, cause: Cause::Initial } }),
         (group(), epoch(), node(), incarnation())

@@ -176,7 +176,8 @@ impl Lab {
             }
             return;
         }
-        if reached {
+        if let (true, Some(leader)) = (reached, self.leader()) {
+            let entry = self.host(leader).core.complete(now, entry);
             self.log.push((self.term, Some(entry)));
         } else {
             self.host(id).core.on_proposal_failed(now, &entry);
