@@ -24,7 +24,7 @@ const DEBIAN_TOOLCHAIN: [&str; 8] = [
 const LLVM: &str = "/usr/lib/llvm-22";
 const BPF_LINKER: &str = "0.13";
 /// Programs that demo, tests and benches run, and the packages they come from.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("cc", "gcc"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
@@ -38,6 +38,7 @@ const PROGRAMS: [(&str, &str); 14] = [
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
+    ("busybox", "busybox-static"),
     ("promtool", "prometheus"),
 ];
 

@@ -73,14 +73,22 @@ impl Wanted {
     fn has_map(&self, pid: u32) -> bool {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
         maps.lines().any(|line| {
-            let mut fields = line.split_ascii_whitespace().skip(3);
-            let dev = fields.next().and_then(|dev| {
-                let (major, minor) = dev.split_once(':')?;
+            // Range, rights, offset, device, inode, path.
+            let mut fields = line.split_ascii_whitespace();
+            let (Some(range), Some(dev)) = (fields.next(), fields.nth(2)) else { return false };
+            let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+            let dev = dev.split_once(':').and_then(|(major, minor)| {
                 Some((u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?))
             });
+            if dev.is_some_and(|dev| self.devs.contains(&dev)) {
+                return true;
+            }
             let path = fields.nth(1).map(Path::new);
-            dev.is_some_and(|dev| self.devs.contains(&dev))
-                || (self.devs.is_empty() && path.is_some_and(|p| self.points.iter().any(|at| p.starts_with(at))))
+            let near = self.devs.is_empty() && path.is_some_and(|p| self.points.iter().any(|at| p.starts_with(at)));
+            let range = range.split_once('-').and_then(|(from, to)| Some((hex(from)?, hex(to)?)));
+            // There the kernel writes the range without leading zeros.
+            near && range
+                .is_some_and(|(from, to)| self.has(Path::new(&format!("/proc/{pid}/map_files/{from:x}-{to:x}"))))
         })
     }
 }

@@ -18,6 +18,8 @@ pub struct Seen {
     pub point: PathBuf,
     /// What is to be mounted, or why it cannot be found.
     pub target: Result<Target, Unusable>,
+    /// What it was when it was found earlier; its name may lead to another device meanwhile.
+    pub known: Option<Target>,
     /// What is seen at the folder.
     pub top: Option<Mount>,
     /// All mounts of this namespace.
@@ -40,16 +42,16 @@ impl Seen {
         let mounts = mountinfo::here()?;
         let top = top_at(&mounts, &point).cloned();
         let mut target = Target::find(spec);
-        if let (Err(Unusable::Missing(_)), Some(known)) = (&target, known) {
+        if let (Err(Unusable::Missing(_) | Unusable::Unreadable(..)), Some(known)) = (&target, known) {
             target = Ok(known.clone());
         }
-        Ok(Self { point, target, top, mounts })
+        Ok(Self { point, target, known: known.cloned(), top, mounts })
     }
 
     /// Whether a mount is what this resource mounts.
     pub fn is_ours(&self, mount: &Mount, spec: &Filesystem) -> bool {
         match &self.target {
-            Ok(target) => target.is_of(mount),
+            Ok(target) => target.is_of(mount) || self.known.as_ref().is_some_and(|known| known.is_of(mount)),
             // With its device gone it can be told only by where it is, and what: never anything elsewhere.
             Err(_) => {
                 let source = mount.source == spec.device || mount.source.starts_with("/dev/");
