@@ -12,7 +12,7 @@ pub fn parse(text: &str) -> Option<u64> {
 
 /// Writes an amount with the largest unit that leaves no fraction.
 pub fn show(bytes: u64) -> String {
-    let (unit, scale) = UNITS.iter().find(|(_, scale)| bytes > 0 && bytes % scale == 0).unwrap_or(&("B", 1));
+    let (unit, scale) = UNITS.iter().find(|(_, scale)| bytes > 0 && bytes.is_multiple_of(*scale)).unwrap_or(&("B", 1));
     format!("{}{unit}", bytes / scale)
 }
 

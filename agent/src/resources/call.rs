@@ -145,7 +145,7 @@ impl Shared {
         })?);
         *seat = Some(Arc::clone(&process));
         // Without it only an agent that ends just now, and the next one, would not know of it.
-        if let Err(error) = process.identity().and_then(|i| Ok(fs::write(&self.record, serde_json::to_vec(&i)?)?)) {
+        if let Err(error) = process.identity().and_then(|i| fs::write(&self.record, serde_json::to_vec(&i)?)) {
             warn!(record = %self.record.display(), %error, "what runs cannot be remembered");
         }
         Ok((process, from))

@@ -22,7 +22,7 @@ pub struct Systemd {
 
 pub(super) fn read(t: &mut Table<'_, '_>, m: &mut Mistakes<'_>) -> Option<Kind> {
     let unit = t.required(m, "unit", "name the unit: `unit = \"postgresql@15-main.service\"`")?;
-    check(&unit, m).then(|| Kind::Systemd(Systemd { unit: unit.value }))
+    check(&unit, m).then_some(Kind::Systemd(Systemd { unit: unit.value }))
 }
 
 fn check(unit: &At<String>, m: &mut Mistakes<'_>) -> bool {
