@@ -26,7 +26,7 @@ pub(super) use self::scope::named;
 use self::{
     cgroup::Mounts,
     ready::Notified,
-    unit::{Found, Phase, Refused, Running, Unit},
+    unit::{Begun, Found, Phase, Refused, Running, Unit},
 };
 use super::{
     Common, Context, Health, Notifier, Operation, Resource, ResourceError, Timeouts, What, Work, call::Caller,
@@ -171,10 +171,7 @@ impl Process {
     }
 
     /// Begins it, after what is in its way was cleared.
-    async fn begin(
-        &mut self,
-        stops: u64,
-    ) -> Result<(Arc<Running>, bool, Option<(Notified, Option<u32>)>), ResourceError> {
+    async fn begin(&mut self, stops: u64) -> Result<Begun, ResourceError> {
         let mut remains = String::new();
         for _ in 0..CLEARED_MAX {
             let unit = Arc::clone(&self.unit);

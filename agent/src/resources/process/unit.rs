@@ -75,6 +75,9 @@ pub enum Found {
     Nothing,
 }
 
+/// What runs, whether it was ready once, and the socket on which it says so, with the user that may.
+pub type Begun = (Arc<Running>, bool, Option<(Notified, Option<u32>)>);
+
 /// Why nothing was begun.
 #[derive(Debug)]
 pub enum Refused {
@@ -192,7 +195,7 @@ impl Unit {
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn begin(&self, stops: u64) -> Result<(Arc<Running>, bool, Option<(Notified, Option<u32>)>), Refused> {
+    pub fn begin(&self, stops: u64) -> Result<Begun, Refused> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |e| Refused::Failed(what, e)
