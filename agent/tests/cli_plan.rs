@@ -107,8 +107,8 @@ fn suppositions_change_the_plan() {
     assert_eq!(plan["from"], "nothing running and all nodes up");
     assert_eq!(plan["places"]["app"]["node"], "n2");
     assert_eq!(plan["steps"][2]["waits"][0], "db runs");
-    let moved = text(&baton(&["plan", file, "--move", "db", "n1"]).stdout);
-    assert!(moved.contains("db     on n1: it was asked for there"), "{moved}");
+    let moved = text(&baton(&["plan", file, "--down", "n1", "--move", "db", "n2"]).stderr);
+    assert!(moved.starts_with("baton: db cannot be moved to n2: it has no owner"), "{moved}");
 }
 
 #[test]
@@ -120,6 +120,7 @@ fn what_cannot_be_supposed_is_refused() {
         (&["--down", "arbiter"], 2, "no node is called \"arbiter\""),
         (&["--move", "dbb", "n1"], 2, "no group is called \"dbb\" (did you mean \"db\"?)"),
         (&["--move", "app", "n1"], 3, "app cannot be moved to n1: it must be with db, which is not there"),
+        (&["--move", "db", "n1"], 3, "db cannot be moved to n1: batch is there, from which it must keep apart"),
         (&["--move", "app"], 2, "2 values required"),
     ] {
         let out = baton(&[&["plan", file][..], args].concat());

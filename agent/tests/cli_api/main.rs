@@ -112,6 +112,8 @@ fn a_plan_starts_from_the_running_cluster() {
     assert_eq!(text(&out.stdout), expected);
     let out = text(&servers.baton(&["plan", &file, "--down", "lb1"]).stdout);
     assert!(out.contains("1. start web on lb2\n2. start db on lb2, once web runs\n"), "{out}");
+    let out = text(&servers.baton(&["plan", &file, "--move", "web", "lb2"]).stdout);
+    assert!(out.contains("1. move web from lb1 to lb2\n2. start db on lb1, once web runs\n"), "{out}");
     servers.backend.status.lock().unwrap().voters[1].life = baton::api::status::Life::Silent;
     let out = servers.baton(&["plan", &file, "--move", "web", "lb2"]);
     assert_eq!(out.status.code(), Some(3));

@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args, socket: Option<&Path>) -> Result<Exit, Failure> {
         eprint!("{}", warnings.render(colour()));
     }
     let shared = &loaded.config.shared;
-    let (status, from) = if args.empty {
+    let (status, mut from) = if args.empty {
         (None, "nothing running and all nodes up".to_owned())
     } else {
         running(&loaded.config, socket)?
@@ -68,6 +68,11 @@ pub(super) fn run(args: &Args, socket: Option<&Path>) -> Result<Exit, Failure> {
         world.put_on_standby(node(shared, name)?);
     }
     if let [group, to] = args.order.as_slice() {
+        if status.is_none() {
+            // Only what has an owner can be moved.
+            world = world.after(&plan(&world));
+            from += ", and then everything started";
+        }
         order(shared, &mut world, group, node(shared, to)?)?;
     }
     let plan = plan(&world);
@@ -121,9 +126,10 @@ fn order(shared: &Shared, world: &mut World, name: &str, to: VoterId) -> Result<
         return Err(Failure::Wrong(format!("no group is called \"{name}\"{hint}; the groups are: {groups}")));
     };
     let names = |id: VoterId| shared.name_of(id).to_string();
+    let nowhere = group.owner.is_none().then(|| "it has no owner".to_owned());
     let unfit = group.against.get(&to).into_iter().flatten().map(ToString::to_string);
     let bound = against_order(world, &id, to);
-    let reasons: Vec<String> = unfit.chain(bound.iter().map(|o| o.text(&names))).collect();
+    let reasons: Vec<String> = nowhere.into_iter().chain(unfit).chain(bound.iter().map(|o| o.text(&names))).collect();
     if !reasons.is_empty() {
         let message = format!("{name} cannot be moved to {}: {}", names(to), reasons.join(", "));
         return Err(ClientError::Refused { kind: ErrorKind::Refused, message }.into());
