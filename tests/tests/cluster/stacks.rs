@@ -141,7 +141,7 @@ fn what_a_dead_node_left_is_stopped_before_it_may_own_the_group_again() -> Resul
     let owner = stack.scene.steady(LIMIT)?;
     stack.log()?;
     // The trial's repair starts the agent again.
-    fail_over(&mut stack.scene, Fault::Sigkill)?;
+    fail_over(&mut stack.scene, Fault::Kill)?;
     let (dead, other) = (stack.node(owner), stack.node(1 - owner));
     wait::until(LIMIT, "the rest to be stopped", || Ok(!stack.mark("run", owner, "data").exists()))?;
     let log = stack.log()?;
