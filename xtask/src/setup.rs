@@ -24,7 +24,7 @@ const DEBIAN_TOOLCHAIN: [&str; 8] = [
 const LLVM: &str = "/usr/lib/llvm-22";
 const BPF_LINKER: &str = "0.13";
 /// Programs that demo, tests and benches run, and the packages they come from.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 17] = [
     ("cc", "gcc"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
@@ -39,6 +39,8 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
     ("busybox", "busybox-static"),
+    ("systemd-notify", "systemd"),
+    ("dbus-daemon", "dbus-daemon"),
     ("promtool", "prometheus"),
 ];
 
