@@ -7,7 +7,6 @@
 //! another, since no task of theirs blocks the thread.
 
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     io,
     rc::Rc,
@@ -98,7 +97,7 @@ impl Executor {
             if realtime && let Err(error) = realtime::become_fifo(realtime::WORKER_PRIORITY) {
                 warn!(%error, "the executor runs without realtime priority");
             }
-            let (flows, starts) = (RefCell::new(flows), Semaphore::new(starts_at_once));
+            let starts = Semaphore::new(starts_at_once);
             let shared = Rc::new(Shared { reports, recorder, board, flows, starts });
             let local = LocalSet::new();
             let tasks: Vec<_> = tasks
@@ -123,14 +122,18 @@ impl Executor {
     pub fn send(&self, job: Job) {
         let Some(id) = job.group() else {
             for outbox in self.groups.values() {
-                outbox.send(job.clone());
+                // A task that has ended needs no job.
+                drop(outbox.send(job.clone()));
             }
             return;
         };
         match self.groups.get(id) {
-            Some(outbox) if outbox.send(job.clone()) => {}
-            Some(_) => error!(?job, "the executor has ended"),
             None => self.refuse(&job),
+            Some(outbox) => {
+                if let Err(job) = outbox.send(job) {
+                    error!(?job, "the executor has ended");
+                }
+            }
         }
     }
 

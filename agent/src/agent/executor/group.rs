@@ -1,6 +1,6 @@
 //! The task of one group: it takes the group's jobs one after the other, and looks after what runs in between.
 
-use std::{cell::RefCell, collections::BTreeSet, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::sync::{Semaphore, mpsc::UnboundedSender};
 use tracing::{error, warn};
@@ -35,7 +35,7 @@ pub(super) struct Shared {
     pub reports: UnboundedSender<Input>,
     pub recorder: Recorder,
     pub board: Arc<Board>,
-    pub flows: RefCell<FlowSource>,
+    pub flows: FlowSource,
     /// How many groups that must not run twice may be starting at once.
     pub starts: Semaphore,
 }
@@ -169,9 +169,8 @@ impl Group {
         }
         // What stands on something that is to be stopped is stopped before it.
         let left = self.stack.dependents(&left);
-        let stopped =
-            ordered(&mut self.stack, &left, Direction::Down, |slot| stop(slot, context.clone()), |_| {}).await;
-        for error in stopped.into_iter().filter_map(|s| s.result.err()) {
+        let begin = |slot| stop(slot, context.clone());
+        for (_, error) in ordered(&mut self.stack, &left, Direction::Down, begin).await {
             error!(group = %self.id, %error, "what an earlier agent left could not be stopped");
         }
     }
@@ -186,16 +185,12 @@ impl Group {
     async fn stop(&mut self, epoch: Epoch) {
         self.running = None;
         self.schedule = None;
-        let context = self.context(epoch);
         let managed = self.managed();
         for at in &managed {
             self.stack.slots[*at].condition = Condition::Stopping;
         }
-        self.tell_run();
-        let Self { stack, inbox, .. } = self;
-        let work = ordered(stack, &managed, Direction::Down, |slot| stop(slot, context.clone()), |_| {});
-        let Some(stopped) = inbox.unless(ends_stop, work).await else { return };
-        let mut failures: Vec<String> = stopped.into_iter().filter_map(|s| Some(s.result.err()?.to_string())).collect();
+        self.tell_progress();
+        let Some(mut failures) = self.stop_slots(&managed, epoch, ends_stop).await else { return };
         if failures.is_empty() {
             failures.extend(self.unmanaged_that_runs().await);
         }
@@ -208,6 +203,20 @@ impl Group {
         }
         self.stopping = Some((epoch, clock::now() + STOP_AGAIN));
         self.blocked = Some(failures.join("; "));
+    }
+
+    /// Stops some slots. Returns what failed: something of it may still run. `None`: a job ended it.
+    pub(super) async fn stop_slots(
+        &mut self,
+        slots: &BTreeSet<usize>,
+        epoch: Epoch,
+        ends: fn(&Job) -> bool,
+    ) -> Option<Vec<String>> {
+        let context = self.context(epoch);
+        let Self { stack, inbox, .. } = self;
+        let work = ordered(stack, slots, Direction::Down, |slot| stop(slot, context.clone()));
+        let failed = inbox.unless(ends, work).await?;
+        Some(failed.into_iter().map(|(_, error)| error.to_string()).collect())
     }
 
     /// Tries again what could not be stopped.

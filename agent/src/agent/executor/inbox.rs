@@ -57,12 +57,15 @@ impl Outbox {
         self.events.waiting.load(SeqCst)
     }
 
-    /// Hands a job over; false when nobody takes it any more.
-    pub fn send(&self, job: Job) -> bool {
+    /// Hands a job over.
+    ///
+    /// # Errors
+    /// The job, when nobody takes it any more.
+    pub fn send(&self, job: Job) -> Result<(), Job> {
         if matches!(job, Job::Network(_)) && !self.events.admit() {
-            return true;
+            return Ok(());
         }
-        self.jobs.send(job).is_ok()
+        self.jobs.send(job).map_err(|refused| refused.0)
     }
 }
 

@@ -92,7 +92,7 @@ impl Group {
 
     /// Tells the new owner which flows without connections this node goes on serving. It accepts none any more, so these are all.
     pub(super) fn tell_flows(&mut self, slot: u32, epoch: Epoch, to: VoterId) {
-        let flows = (self.shared.flows.borrow_mut())(slot).unwrap_or_else(|error| {
+        let flows = (self.shared.flows)(slot).unwrap_or_else(|error| {
             warn!(group = %self.id, %error, "flows without connections cannot be read: they move to the new owner");
             Vec::new()
         });

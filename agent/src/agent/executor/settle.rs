@@ -34,14 +34,6 @@ pub(super) async fn each<'r>(
     failed
 }
 
-/// What came of an operation on one slot.
-pub(super) struct Settled {
-    /// The slot.
-    pub at: usize,
-    /// The result.
-    pub result: Result<(), ResourceError>,
-}
-
 /// A direction in which a stack is worked through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -52,14 +44,13 @@ pub(super) enum Direction {
 }
 
 /// Works on `slots` of a stack, as many at once as the order allows; a failure holds back what comes after it, and nothing else.
-/// `done` hears of each result as it comes. Dropping the future drops the operations under way.
+/// Returns what failed. Dropping the future drops the operations under way.
 pub(super) async fn ordered<'s>(
     stack: &'s mut Stack,
     slots: &BTreeSet<usize>,
     direction: Direction,
     mut begin: impl FnMut(&'s mut Slot) -> BoxFuture<'s, Result<(), ResourceError>>,
-    mut done: impl FnMut(&Settled),
-) -> Vec<Settled> {
+) -> Vec<(usize, ResourceError)> {
     let waits_for: Vec<BTreeSet<usize>> = (0..stack.slots.len())
         .map(|at| match direction {
             Direction::Up => stack.slots[at].requires.iter().copied().filter(|r| slots.contains(r)).collect(),
@@ -69,7 +60,7 @@ pub(super) async fn ordered<'s>(
     let mut waiting: Vec<(usize, Option<&'s mut Slot>)> =
         stack.slots.iter_mut().enumerate().map(|(at, slot)| (at, slots.contains(&at).then_some(slot))).collect();
     let mut well = BTreeSet::new();
-    let mut results = Vec::new();
+    let mut failed = Vec::new();
     let mut running = FuturesUnordered::new();
     loop {
         for (at, slot) in &mut waiting {
@@ -77,15 +68,14 @@ pub(super) async fn ordered<'s>(
                 && let Some(slot) = slot.take()
             {
                 let (at, work) = (*at, begin(slot));
-                running.push(async move { Settled { at, result: work.await } });
+                running.push(async move { (at, work.await) });
             }
         }
-        let Some(settled) = running.next().await else { return results };
-        if settled.result.is_ok() {
-            well.insert(settled.at);
+        match running.next().await {
+            Some((at, Ok(()))) => drop(well.insert(at)),
+            Some((at, Err(error))) => failed.push((at, error)),
+            None => return failed,
         }
-        done(&settled);
-        results.push(settled);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What one group consists of, and in which order its parts start: each once what it requires runs. They stop the other way round.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use crate::{cluster::ids::Nanos, resources::Resource};
 
@@ -77,9 +77,9 @@ impl Slot {
         Self { resource, name: name.to_owned(), kind, requires, policy, condition, last_error: None }
     }
 
-    /// How often it is looked at while it runs.
-    pub fn interval(&self) -> Option<Duration> {
-        self.resource.monitor_interval()
+    /// How often it is looked at while it runs, in nanoseconds; 0: it is not.
+    pub fn interval_ns(&self) -> Nanos {
+        self.resource.monitor_interval().map_or(0, |i| u64::try_from(i.as_nanos()).unwrap_or(Nanos::MAX / 2))
     }
 }
 

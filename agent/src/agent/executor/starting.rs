@@ -10,7 +10,7 @@ use super::{
     failures::pause,
     group::Group,
     inbox::ends_start,
-    settle::{Direction, Settled, ordered, settle, stop},
+    settle::{Direction, ordered, settle},
     stack::{Condition, Policy, Slot},
 };
 use crate::{
@@ -125,17 +125,16 @@ impl Group {
                 slot.condition = Condition::Starting;
                 slots.insert(at);
             }
-            self.tell_run();
+            self.tell_progress();
             let context = self.context(epoch);
             let addresses = self.stack.addresses;
             let Self { stack, inbox, shared, .. } = self;
             let begin = |slot| start(slot, context.clone(), &shared.recorder, addresses);
-            let work = ordered(stack, &slots, Direction::Up, begin, |_: &Settled| {});
-            let Some(results) = inbox.unless(ends_start, work).await else { return Brought::Interrupted };
-            let failed = results.into_iter().filter_map(|s| Some((s.at, s.result.err()?.to_string())));
-            let failed: Vec<(usize, String)> =
-                failed.filter(|(at, _)| self.stack.slots[*at].policy != Policy::Ignore).collect();
-            let Some((at, reason)) = failed.into_iter().next() else { return Brought::Up };
+            let work = ordered(stack, &slots, Direction::Up, begin);
+            let Some(failed) = inbox.unless(ends_start, work).await else { return Brought::Interrupted };
+            let mut failed = failed.into_iter().filter(|(at, _)| self.stack.slots[*at].policy != Policy::Ignore);
+            let Some((at, error)) = failed.next() else { return Brought::Up };
+            let reason = error.to_string();
             if let Err(reason) = self.may_restart(at, &reason) {
                 return Brought::GivenUp(reason);
             }
@@ -167,12 +166,9 @@ impl Group {
 
     /// Stops some slots. `None`: a job ended it. An error: something of them may still run.
     async fn stop_some(&mut self, slots: &BTreeSet<usize>, epoch: Epoch) -> Option<Result<(), String>> {
-        let context = self.context(epoch);
-        let Self { stack, inbox, .. } = self;
-        let work = ordered(stack, slots, Direction::Down, |slot| stop(slot, context.clone()), |_| {});
-        let stopped = inbox.unless(ends_start, work).await?;
-        let failure = stopped.into_iter().find_map(|s| s.result.err());
-        Some(failure.map_or(Ok(()), |error| Err(format!("it could not be stopped for a restart: {error}"))))
+        let failed = self.stop_slots(slots, epoch, ends_start).await?;
+        let failed = failed.into_iter().next();
+        Some(failed.map_or(Ok(()), |error| Err(format!("it could not be stopped for a restart: {error}"))))
     }
 
     /// False: a job ended the wait.
@@ -182,7 +178,7 @@ impl Group {
     }
 }
 
-/// Starts a slot and stamps it. A start that is dropped leaves it `Starting`: it is stopped by all means.
+/// Starts a slot that is marked so, and stamps it. A start that is dropped leaves it `Starting`: it is stopped by all means.
 fn start<'s>(
     slot: &'s mut Slot,
     context: Context,
@@ -190,7 +186,6 @@ fn start<'s>(
     addresses: usize,
 ) -> BoxFuture<'s, Result<(), ResourceError>> {
     Box::pin(async move {
-        slot.condition = Condition::Starting;
         let result = settle(slot.resource.as_mut(), Operation::Start, |r| r.start(&context)).await;
         if let Err(error) = result {
             slot.condition = Condition::Failed(error.to_string());

@@ -67,6 +67,14 @@ impl Group {
         None
     }
 
+    /// As [`Self::tell_run`], while something begins. Addresses alone are there at once: nothing is told ahead of them on the way
+    /// of a takeover.
+    pub(super) fn tell_progress(&mut self) {
+        if self.stack.slots.len() > 1 {
+            self.tell_run();
+        }
+    }
+
     /// Reports how the resources run, whenever that changes.
     pub(super) fn tell_run(&mut self) {
         let now = clock::now();

@@ -30,7 +30,7 @@ impl Group {
     /// Whether a slot is looked at now and then.
     pub(super) fn is_looked_at(&self, slot: &Slot) -> bool {
         self.running.is_some()
-            && slot.interval().is_some()
+            && slot.interval_ns() > 0
             && matches!(slot.condition, Condition::Running | Condition::Failed(_))
             && !self.mode.unmanaged.contains(&slot.name)
     }
@@ -39,7 +39,7 @@ impl Group {
     pub(super) fn look_later(&mut self) {
         let now = clock::now();
         for (slot, due) in self.stack.slots.iter().zip(&mut self.looks) {
-            *due = now + slot.interval().map_or(0, |i| u64::try_from(i.as_nanos()).unwrap_or(Nanos::MAX / 2));
+            *due = now + slot.interval_ns();
         }
     }
 
@@ -67,7 +67,7 @@ impl Group {
         let mut failed = None;
         for (at, seen) in seen {
             let slot = &mut self.stack.slots[at];
-            self.looks[at] = now + slot.interval().map_or(0, |i| u64::try_from(i.as_nanos()).unwrap_or(Nanos::MAX / 2));
+            self.looks[at] = now + slot.interval_ns();
             let ill = match seen {
                 Ok(Health::Running) => {
                     // One whose failures are ignored may come back by itself.
