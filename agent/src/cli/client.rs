@@ -22,6 +22,8 @@ use crate::{
 
 /// How long an answer may take.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// How long it may take until the log says what was ordered.
+pub const LOGGED_WITHIN: Duration = Duration::from_secs(10);
 /// How often the state is looked at while an order is carried out.
 const LOOK: Duration = Duration::from_millis(50);
 

@@ -1,14 +1,11 @@
 //! `baton maintenance`: the cluster, a node or a group is left as it is while somebody works on it.
 
-use std::{
-    io::{self, Write as _},
-    time::Duration,
-};
+use std::io::{self, Write as _};
 
 use clap::ValueEnum;
 
 use super::{
-    client::Client,
+    client::{Client, LOGGED_WITHIN},
     exit::{Exit, Failure},
 };
 use crate::api::{protocol::Request, status::StatusReport};
@@ -33,9 +30,6 @@ enum Way {
     Off,
 }
 
-/// How long it may take until the log says so.
-const LIMIT: Duration = Duration::from_secs(10);
-
 /// Gives the order and waits until it is in the log.
 pub(super) fn run(args: &Args, mut client: Client) -> Result<Exit, Failure> {
     let Args { way, node, group } = args;
@@ -46,7 +40,7 @@ pub(super) fn run(args: &Args, mut client: Client) -> Result<Exit, Failure> {
         (None, Some(group)) => s.groups.iter().any(|g| g.name == *group && g.maintenance),
         (None, None) => s.maintenance,
     };
-    client.wait(LIMIT, "the log does not say so", |s| is(s) == on)?;
+    client.wait(LOGGED_WITHIN, "the log does not say so", |s| is(s) == on)?;
     let (what, option) = match (node, group) {
         (Some(node), _) => (node.as_str(), format!(" --node {node}")),
         (None, Some(group)) => (group.as_str(), format!(" --group {group}")),

@@ -1,12 +1,9 @@
 //! `baton online`: ends a node's standby.
 
-use std::{
-    io::{self, Write as _},
-    time::Duration,
-};
+use std::io::{self, Write as _};
 
 use super::{
-    client::Client,
+    client::{Client, LOGGED_WITHIN},
     exit::{Exit, Failure},
 };
 use crate::api::protocol::Request;
@@ -18,14 +15,11 @@ pub(super) struct Args {
     node: String,
 }
 
-/// How long it may take until the log says so.
-const LIMIT: Duration = Duration::from_secs(10);
-
 /// Gives the order and waits until it is in the log. Groups come back only if they are configured to.
 pub(super) fn run(args: &Args, mut client: Client) -> Result<Exit, Failure> {
     let node = &args.node;
     client.order(&Request::Standby { node: node.clone(), on: false })?;
-    client.wait(LIMIT, &format!("{node} is still on standby"), |s| {
+    client.wait(LOGGED_WITHIN, &format!("{node} is still on standby"), |s| {
         s.voters.iter().any(|v| v.name == *node && !v.standby)
     })?;
     writeln!(io::stdout().lock(), "{node} may own groups again; those without `failback` stay where they are")?;

@@ -1,12 +1,9 @@
 //! `baton resource`: one resource of a group is restarted, left alone, or managed again.
 
-use std::{
-    io::{self, Write as _},
-    time::Duration,
-};
+use std::io::{self, Write as _};
 
 use super::{
-    client::Client,
+    client::{Client, LOGGED_WITHIN},
     exit::{Exit, Failure},
 };
 use crate::api::protocol::Request;
@@ -36,9 +33,6 @@ struct Resource {
     resource: String,
 }
 
-/// How long it may take until the log says so.
-const LIMIT: Duration = Duration::from_secs(10);
-
 /// Asks for it, and says what came of it.
 pub(super) fn run(args: &Args, mut client: Client) -> Result<Exit, Failure> {
     let (Resource { group, resource }, on) = match &args.verb {
@@ -52,7 +46,7 @@ pub(super) fn run(args: &Args, mut client: Client) -> Result<Exit, Failure> {
         Verb::Unmanage(named) => (named, true),
     };
     client.order(&Request::Unmanaged { group: group.clone(), resource: resource.clone(), on })?;
-    client.wait(LIMIT, "the log does not say so", |s| {
+    client.wait(LOGGED_WITHIN, "the log does not say so", |s| {
         let unmanaged = |name: &String| name == resource;
         s.groups.iter().any(|g| g.name == *group && g.unmanaged.iter().any(unmanaged) == on)
     })?;

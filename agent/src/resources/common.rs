@@ -70,14 +70,7 @@ impl Common {
         cause: impl Into<String>,
         remedy: impl Into<String>,
     ) -> ResourceError {
-        ResourceError::Failed {
-            resource: self.name(),
-            operation,
-            object: object.into(),
-            cause: cause.into(),
-            errno: None,
-            remedy: remedy.into(),
-        }
+        self.error(operation, object.into(), cause.into(), None, remedy.into())
     }
 
     /// An operation failed by an answer of the kernel; `what` could not be done.
@@ -89,14 +82,18 @@ impl Common {
         error: &io::Error,
         remedy: impl Into<String>,
     ) -> ResourceError {
-        ResourceError::Failed {
-            resource: self.name(),
-            operation,
-            object: object.into(),
-            cause: format!("{what}: {error}"),
-            errno: error.raw_os_error(),
-            remedy: remedy.into(),
-        }
+        self.error(operation, object.into(), format!("{what}: {error}"), error.raw_os_error(), remedy.into())
+    }
+
+    fn error(
+        &self,
+        operation: Operation,
+        object: String,
+        cause: String,
+        errno: Option<i32>,
+        remedy: String,
+    ) -> ResourceError {
+        ResourceError::Failed { resource: self.name(), operation, object, cause, errno, remedy }
     }
 
     /// What it reports by itself.

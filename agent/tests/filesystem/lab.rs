@@ -2,62 +2,49 @@
 
 use std::{
     fs,
+    ops::Deref,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use baton::{
     cluster::ids::GroupId,
     config::kinds::{self, Busy, Fsck},
-    resources::{Common, Context, Health, Operation, Resource, ResourceError, Timeouts, Work, filesystem::Filesystem},
+    resources::{Common, Context, Health, Resource, filesystem::Filesystem},
 };
-use tempfile::TempDir;
 
-/// The longest that anything is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+use crate::resource_support::{self, Bench, timeouts};
+pub use crate::resource_support::{PATIENCE, output, text, until};
 
-/// Set for the part of a test that runs in namespaces.
-const INSIDE: &str = "BATON_TEST_INSIDE";
-
-/// Runs a test in a mount and a process namespace of its own: what is ended there is nobody else's, and all of it ends with
-/// the test.
+/// Runs a test in namespaces of its own.
 pub fn isolated(test: impl FnOnce(&mut Lab)) {
-    if std::env::var_os(INSIDE).is_some() {
-        return test(&mut Lab::new());
-    }
-    let name = thread::current().name().unwrap().to_owned();
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    // The first process of a namespace takes the status of those whose parents have ended: a shell does, a test does not.
-    command.args(["sh", "-c", "\"$0\" \"$@\"; exit $?"]).arg(std::env::current_exe().unwrap());
-    let out = command.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(INSIDE, "1").output().unwrap();
-    let said = String::from_utf8_lossy(&out.stdout);
-    assert!(
-        out.status.success() && said.contains("1 passed"),
-        "in its namespaces (run as root): {said}{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    resource_support::isolated(&[], || test(&mut Lab::new()));
 }
 
 /// The files, devices and processes of a test; all are gone with it.
 pub struct Lab {
-    dir: TempDir,
-    runtime: tokio::runtime::Runtime,
+    bench: Bench,
     devices: Vec<PathBuf>,
     children: Vec<Child>,
 }
 
+impl Deref for Lab {
+    type Target = Bench;
+
+    fn deref(&self) -> &Bench {
+        &self.bench
+    }
+}
+
 impl Lab {
     fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { dir: tempfile::tempdir().unwrap(), runtime, devices: Vec::new(), children: Vec::new() }
+        Self { bench: Bench::new(), devices: Vec::new(), children: Vec::new() }
     }
 
     /// A path of the test's own.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.bench.dir.path().join(name)
     }
 
     /// A loop device with a filesystem, or with none.
@@ -97,7 +84,7 @@ impl Lab {
             group: GroupId::new("files"),
             name: "data".into(),
             node: "n1".into(),
-            timeouts: Timeouts { probe: limit, start: limit, stop: limit, monitor: limit },
+            timeouts: timeouts(limit),
             monitor_interval: None,
             run_dir: self.path("run"),
             realtime: false,
@@ -108,17 +95,6 @@ impl Lab {
     /// The resource, with time enough.
     pub fn resource(&self, spec: &kinds::Filesystem) -> Filesystem {
         self.within(spec, PATIENCE)
-    }
-
-    /// The result of an operation.
-    pub fn settle<T>(&self, work: Work<'_, T>) -> Result<T, ResourceError> {
-        self.runtime.block_on(work.within(PATIENCE * 2, "data", Operation::Monitor))
-    }
-
-    /// Begins an operation, and gives it up after a while.
-    pub fn give_up<T>(&self, work: Work<'_, T>, after: Duration) -> Option<Result<T, ResourceError>> {
-        let Work::Pending(future) = work else { panic!("it is done already") };
-        self.runtime.block_on(async { tokio::time::timeout(after, future).await.ok() })
     }
 
     pub fn start(&self, resource: &mut Filesystem) {
@@ -162,7 +138,7 @@ impl Drop for Lab {
         }
         let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
         let points =
-            mounts.lines().filter_map(|l| l.split(' ').nth(4)).filter(|p| p.starts_with(text(self.dir.path())));
+            mounts.lines().filter_map(|l| l.split(' ').nth(4)).filter(|p| p.starts_with(text(self.bench.dir.path())));
         for point in points.collect::<Vec<_>>().iter().rev() {
             rustix::mount::unmount(*point, rustix::mount::UnmountFlags::DETACH).ok();
         }
@@ -176,26 +152,7 @@ pub fn context() -> Context {
     Context { group: GroupId::new("files"), epoch: 7 }
 }
 
-pub fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
 /// Runs a program that must do well.
 pub fn run(program: &str, args: &[&str]) {
     output(program, args);
-}
-
-pub fn output(program: &str, args: &[&str]) -> String {
-    let out = Command::new(program).args(args).output().unwrap();
-    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
-}
-
-/// Waits for a condition.
-pub fn until(mut condition: impl FnMut() -> bool, otherwise: &str) {
-    let limit = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < limit, "waited in vain: {otherwise}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }

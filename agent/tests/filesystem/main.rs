@@ -5,3 +5,5 @@ mod busy;
 mod lab;
 mod life;
 mod refused;
+#[path = "../resource_support/mod.rs"]
+mod resource_support;

@@ -1,65 +1,42 @@
 //! Namespaces with agents, and the resources that they run.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, ops::Deref, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
 
 use baton::{
     cluster::ids::GroupId,
     config::kinds::{self, GivenTimes, OCF_ROOT, OcfRole},
-    resources::{Common, Context, Operation, Resource as _, ResourceError, Timeouts, Work, ocf::Ocf},
+    resources::{Common, Context, Resource as _, ocf::Ocf},
 };
-use tempfile::TempDir;
 
-/// The longest that anything is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Set for the part of a test that runs in namespaces.
-const INSIDE: &str = "BATON_TEST_INSIDE";
+use crate::resource_support::{self, Bench, timeouts};
+pub use crate::resource_support::{PATIENCE, output, text, until};
 
-/// Runs a test in a network, mount and process namespace of its own; all that it starts ends with it.
+/// Runs a test in namespaces of its own; the network is one of them.
 pub fn isolated(test: impl FnOnce(&mut Lab)) {
-    if std::env::var_os(INSIDE).is_some() {
-        return test(&mut Lab::new());
-    }
-    let name = thread::current().name().unwrap().to_owned();
-    let mut command = Command::new("unshare");
-    command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    // The first process of a namespace takes the status of those whose parents have ended: a shell does, a test does not.
-    command.args(["sh", "-c", "\"$0\" \"$@\"; exit $?"]).arg(std::env::current_exe().unwrap()).args([
-        "--exact",
-        &name,
-        "--nocapture",
-        "--test-threads=1",
-    ]);
-    let out = command.env(INSIDE, "1").output().unwrap();
-    let said = String::from_utf8_lossy(&out.stdout);
-    assert!(
-        out.status.success() && said.contains("1 passed"),
-        "in its namespaces (run as root): {said}{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    resource_support::isolated(&["--net"], || test(&mut Lab::new()));
 }
 
 /// The files of a test.
 pub struct Lab {
-    dir: TempDir,
-    runtime: tokio::runtime::Runtime,
+    bench: Bench,
+}
+
+impl Deref for Lab {
+    type Target = Bench;
+
+    fn deref(&self) -> &Bench {
+        &self.bench
+    }
 }
 
 impl Lab {
     fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { dir: tempfile::tempdir().unwrap(), runtime }
+        Self { bench: Bench::new() }
     }
 
     /// A path of the test's own.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.bench.dir.path().join(name)
     }
 
     /// One of the installed agents.
@@ -92,7 +69,7 @@ impl Lab {
         kinds::Ocf {
             provider: "test".into(),
             agent: "Broken".into(),
-            ocf_root: self.dir.path().to_owned(),
+            ocf_root: self.bench.dir.path().to_owned(),
             ..self.spec("", &[])
         }
     }
@@ -103,7 +80,7 @@ impl Lab {
             group: GroupId::new("net"),
             name: "agent".into(),
             node: "n1".into(),
-            timeouts: Timeouts { probe: limit, start: limit, stop: limit, monitor: limit },
+            timeouts: timeouts(limit),
             monitor_interval: Some(Duration::from_secs(10)),
             run_dir: self.path("run"),
             realtime: false,
@@ -113,17 +90,6 @@ impl Lab {
 
     pub fn resource(&self, spec: &kinds::Ocf) -> Ocf {
         self.within(spec, PATIENCE)
-    }
-
-    /// The result of an operation.
-    pub fn settle<T>(&self, work: Work<'_, T>) -> Result<T, ResourceError> {
-        self.runtime.block_on(work.within(PATIENCE * 2, "agent", Operation::Monitor))
-    }
-
-    /// Begins an operation, and gives it up after a while.
-    pub fn give_up<T>(&self, work: Work<'_, T>, after: Duration) -> Option<Result<T, ResourceError>> {
-        let Work::Pending(future) = work else { panic!("it is done already") };
-        self.runtime.block_on(async { tokio::time::timeout(after, future).await.ok() })
     }
 
     pub fn start(&self, resource: &mut Ocf) {
@@ -149,23 +115,4 @@ pub fn has(text: &str, words: &[&str]) {
 
 pub fn context() -> Context {
     Context { group: GroupId::new("net"), epoch: 7 }
-}
-
-pub fn output(program: &str, args: &[&str]) -> String {
-    let out = Command::new(program).args(args).output().unwrap();
-    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
-}
-
-/// Waits for a condition.
-pub fn until(mut condition: impl FnMut() -> bool, otherwise: &str) {
-    let limit = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < limit, "waited in vain: {otherwise}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-pub fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }

@@ -4,3 +4,5 @@
 mod broken;
 mod lab;
 mod real;
+#[path = "../resource_support/mod.rs"]
+mod resource_support;
