@@ -132,8 +132,7 @@ impl Group {
             let begin = |slot| start(slot, context.clone(), &shared.recorder, addresses);
             let work = ordered(stack, &slots, Direction::Up, begin);
             let Some(failed) = inbox.unless(ends_start, work).await else { return Brought::Interrupted };
-            let mut failed = failed.into_iter().filter(|(at, _)| self.stack.slots[*at].policy != Policy::Ignore);
-            let Some((at, error)) = failed.next() else { return Brought::Up };
+            let Some((at, error)) = failed.into_iter().next() else { return Brought::Up };
             let reason = error.to_string();
             if let Err(reason) = self.may_restart(at, &reason) {
                 return Brought::GivenUp(reason);
@@ -190,6 +189,11 @@ fn start<'s>(
         if let Err(error) = result {
             slot.condition = Condition::Failed(error.to_string());
             slot.last_error = Some(error.to_string());
+            if slot.policy == Policy::Ignore {
+                // What requires it starts all the same.
+                error!(group = %context.group, %error, "a resource could not be started; that is ignored");
+                return Ok(());
+            }
             return Err(error);
         }
         slot.condition = Condition::Running;

@@ -25,6 +25,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// A resource whose first stops fail, and that counts how often it is told to look at everything.
 struct Stubborn {
+    /// Every start fails.
+    broken: bool,
     stops_to_fail: u32,
     /// Holds the executor's thread in a start until the sender is gone.
     hold: Option<mpsc::Receiver<()>>,
@@ -48,7 +50,7 @@ impl Resource for Stubborn {
         if let Some(hold) = self.hold.take() {
             assert!(hold.recv().is_err());
         }
-        Work::ok(())
+        if self.broken { Work::Done(Err(refusal(Operation::Start))) } else { Work::ok(()) }
     }
 
     fn stop(&mut self, _context: &Context) -> Work<'_, ()> {
@@ -56,14 +58,7 @@ impl Resource for Stubborn {
             return Work::ok(());
         }
         self.stops_to_fail -= 1;
-        Work::Done(Err(ResourceError::Failed {
-            resource: "stubborn".to_owned(),
-            operation: Operation::Stop,
-            object: "itself".to_owned(),
-            cause: "it will not".to_owned(),
-            errno: None,
-            remedy: "wait".to_owned(),
-        }))
+        Work::Done(Err(refusal(Operation::Stop)))
     }
 
     fn monitor(&mut self) -> Work<'_, Health> {
@@ -75,6 +70,17 @@ impl Resource for Stubborn {
             self.looks.fetch_add(1, SeqCst);
         }
         Work::ok(())
+    }
+}
+
+fn refusal(operation: Operation) -> ResourceError {
+    ResourceError::Failed {
+        resource: "stubborn".to_owned(),
+        operation,
+        object: "itself".to_owned(),
+        cause: "it will not".to_owned(),
+        errno: None,
+        remedy: "wait".to_owned(),
     }
 }
 
@@ -138,7 +144,8 @@ fn blocked(told: &mut UnboundedReceiver<Input>) -> String {
 
 #[test]
 fn a_stop_that_fails_is_tried_until_it_can_be_reported() {
-    let (executor, mut told) = executor(Stubborn { stops_to_fail: 2, hold: None, looks: Arc::default() });
+    let (executor, mut told) =
+        executor(Stubborn { broken: false, stops_to_fail: 2, hold: None, looks: Arc::default() });
     executor.send(Job::Stop(group(), 4));
     assert!(blocked(&mut told).contains("it will not"));
     assert!(matches!(next(&mut told), Report::Stopped(id, 4) if id == group()));
@@ -150,7 +157,8 @@ fn a_stop_that_fails_is_tried_until_it_can_be_reported() {
 fn a_flood_of_network_events_costs_no_order_and_ends_in_a_look_at_everything() {
     let (release, hold) = mpsc::channel();
     let looks = Arc::new(AtomicU32::new(0));
-    let (executor, mut told) = executor(Stubborn { stops_to_fail: 0, hold: Some(hold), looks: Arc::clone(&looks) });
+    let (executor, mut told) =
+        executor(Stubborn { broken: false, stops_to_fail: 0, hold: Some(hold), looks: Arc::clone(&looks) });
     executor.send(Job::Start { group: group(), epoch: 1, after_flows: false });
     let front = Link {
         index: 1,
@@ -171,4 +179,30 @@ fn a_flood_of_network_events_costs_no_order_and_ends_in_a_look_at_everything() {
     assert!(matches!(next(&mut told), Report::Stopped(_, 1)));
     assert_eq!(looks.load(SeqCst), 1);
     assert_eq!(executor.groups[&group()].waiting(), 0);
+}
+
+#[test]
+fn a_failure_that_is_ignored_holds_nothing_back() {
+    let resource = |broken| {
+        Box::new(Stubborn { broken, stops_to_fail: 0, hold: None, looks: Arc::default() }) as Box<dyn Resource>
+    };
+    let ignored = Slot { policy: Policy::Ignore, ..Slot::plain("extra", "test", resource(true)) };
+    let above = Slot { requires: vec![0], ..Slot::plain("vip", "test", resource(false)) };
+    let (executor, mut told) = start(Stack { slots: vec![ignored, above], ..Stack::default() });
+    executor.send(Job::Start { group: group(), epoch: 1, after_flows: false });
+    let mut states = Vec::new();
+    loop {
+        match report(&mut told) {
+            Report::Run(_, run) => states = run.resources.iter().map(|r| r.state).collect(),
+            Report::Started(_, 1) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    executor.send(Job::Look);
+    while states != [RunState::Failed, RunState::Running] {
+        match report(&mut told) {
+            Report::Run(_, run) => states = run.resources.iter().map(|r| r.state).collect(),
+            other => panic!("{other:?} with {states:?}"),
+        }
+    }
 }
