@@ -315,7 +315,7 @@ impl Driver {
             Request::Stop { done, within } => {
                 info!("stopping: giving up what this node owns");
                 self.core.begin_shutdown(now);
-                self.stopping = Some(Stopping { done, deadline: now + within });
+                self.stopping = Some(Stopping { done, deadline: now.saturating_add(within) });
             }
         }
     }

@@ -14,12 +14,12 @@ use super::{
 };
 use crate::{
     api::{control::Control, http::Http},
-    cluster::ids::MILLISECOND,
-    config::Config,
+    cluster::ids::Nanos,
+    config::{Config, Group},
     telemetry::history::History,
 };
 
-/// How long an orderly stop may take: releases are two commits each.
+/// How long an orderly stop may take, the stops of resources apart: releases are two commits each.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// How long the core thread may take to end after that.
 const END_WITHIN: Duration = Duration::from_secs(2);
@@ -81,10 +81,11 @@ pub(super) fn serve(
             }
         }
         let (done, is_done) = oneshot::channel();
-        let within = u64::try_from(STOP_WITHIN.as_nanos()).unwrap_or(3_000 * MILLISECOND);
+        let limit = STOP_WITHIN + stacks_stop_within(config);
+        let within = u64::try_from(limit.as_nanos()).unwrap_or(Nanos::MAX);
         if driver.send(Input::Request(Request::Stop { done, within })).is_ok() {
             // An error means that the driver has ended: then its end says how.
-            drop(tokio::time::timeout(STOP_WITHIN + END_WITHIN, is_done).await);
+            drop(tokio::time::timeout(limit + END_WITHIN, is_done).await);
         }
         match tokio::time::timeout(END_WITHIN, &mut end).await {
             Ok(ended) => outcome(ended, Next::End),
@@ -93,6 +94,13 @@ pub(super) fn serve(
     });
     runtime.shutdown_background();
     outcome
+}
+
+/// How long the resources of the groups that may run here take to stop at worst: the groups stop side by side. An agent that ends
+/// before them would leave running what its next owner starts.
+fn stacks_stop_within(config: &Config) -> Duration {
+    let mine = config.shared.groups.values().filter(|group| group.nodes.contains(&config.this.id));
+    Duration::from_nanos(mine.filter_map(Group::stop_limit).max().unwrap_or(0))
 }
 
 /// How the process ends; `restart`: what comes after a restart's end.

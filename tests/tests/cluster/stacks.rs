@@ -18,7 +18,8 @@ use super::{LIMIT, MILLISECOND, SERVED, fail_over, no_overlap, usual};
 
 /// Whoever wanted to do something would have done so many times over.
 const STAYS: Duration = Duration::from_secs(3);
-/// `$D/run-NODE-RESOURCE` is there while it runs; `$D/ill-…` makes its monitor fail, `$D/stuck-…` its stop, `$D/broken-…` its start.
+/// `$D/run-NODE-RESOURCE` is there while it runs; `$D/ill-…` makes its monitor fail, `$D/stuck-…` its stop, `$D/broken-…` its start; with `$D/slow-…` its stop
+/// takes longer than an agent of addresses alone waits at its end.
 const SCRIPT: &str = r#"#!/bin/sh
 D=$(dirname "$0")
 me=$BATON_NODE-$BATON_RESOURCE
@@ -26,6 +27,7 @@ case $1 in
 monitor) [ ! -e "$D/ill-$me" ] || exit 1; [ -e "$D/run-$me" ] || exit 7;;
 start) echo "start $BATON_RESOURCE $BATON_NODE" >>"$D/log"; [ ! -e "$D/broken-$me" ] || exit 1; : >"$D/run-$me";;
 stop) [ ! -e "$D/stuck-$me" ] || { echo "still in use" >&2; exit 1; }
+    [ ! -e "$D/slow-$me" ] || sleep 6
     [ ! -e "$D/run-$me" ] || echo "stop $BATON_RESOURCE $BATON_NODE" >>"$D/log"; rm -f "$D/run-$me" "$D/ill-$me";;
 esac
 "#;
@@ -200,6 +202,23 @@ fn a_group_that_cannot_be_stopped_is_blocked_and_started_nowhere_else() -> Resul
     // The move may have been given up meanwhile: then it starts here again.
     wait::until(LIMIT, "somebody to serve", || Ok(stack.scene.probe.steady_owner(SERVED).is_some()))?;
     ensure!(stack.told(owner, "")?["blocked"].is_null());
+    no_overlap(&mut stack.scene)
+}
+
+#[test]
+fn an_agent_that_ends_in_order_waits_for_its_stacks() -> Result<()> {
+    let _one = Exclusive::take()?;
+    let mut stack = Stack::new("stack-ends")?;
+    let owner = stack.scene.steady(LIMIT)?;
+    let (here, there) = (stack.node(owner), stack.node(1 - owner));
+    stack.log()?;
+    stack.set("slow", owner, "data")?;
+    let agent = stack.scene.system.process(owner).context("the owner's agent runs")?;
+    let status = agent.terminate(LIMIT)?;
+    ensure!(status.success(), "the agent did not end in order: {status}\n{}", stack.scene.system.logs());
+    stack.serves(1 - owner)?;
+    let log = stack.log()?;
+    ensure!(log.len() == 6 && is_whole(&log[..3], "stop", &here) && is_whole(&log[3..], "start", &there), "{log:?}");
     no_overlap(&mut stack.scene)
 }
 
