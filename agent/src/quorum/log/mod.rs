@@ -120,6 +120,7 @@ impl Log {
         let io = |source| LogError::Io { path: folder.clone(), source };
         fs::create_dir_all(&folder).map_err(io)?;
         let lock = lock(&folder)?;
+        segment::remove_unfinished(&folder).map_err(io)?;
         let mut recovered = recover::recover(&folder)?;
         if recovered.torn {
             tracing::warn!(folder = %folder.display(), "a write that was never acknowledged is left out of the log");

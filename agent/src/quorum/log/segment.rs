@@ -13,22 +13,28 @@ pub(super) fn path(folder: &Path, segment: u64) -> PathBuf {
     folder.join(format!("log-{segment:012}"))
 }
 
-/// The segments in a folder, in order; leftovers of an interrupted [`create`] are removed.
-pub(super) fn list(folder: &Path) -> io::Result<Vec<u64>> {
-    let mut segments = Vec::new();
+/// What is called like a segment in a folder: its path, and its number unless it is the leftover of an interrupted [`create`].
+fn named(folder: &Path) -> io::Result<Vec<(PathBuf, Option<u64>)>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str().and_then(|name| name.strip_prefix("log-")) else {
-            continue;
-        };
-        match name.parse() {
-            Ok(segment) => segments.push(segment),
-            Err(_) => fs::remove_file(entry.path())?,
+        if let Some(number) = entry.file_name().to_str().and_then(|name| name.strip_prefix("log-")) {
+            found.push((entry.path(), number.parse().ok()));
         }
     }
+    Ok(found)
+}
+
+/// The segments in a folder, in order. Changes nothing: another thread may be making one.
+pub(super) fn list(folder: &Path) -> io::Result<Vec<u64>> {
+    let mut segments: Vec<u64> = named(folder)?.into_iter().filter_map(|(_, number)| number).collect();
     segments.sort_unstable();
     Ok(segments)
+}
+
+/// Removes what an interrupted [`create`] left. Only while nobody makes segments: before the log's threads start.
+pub(super) fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    named(folder)?.into_iter().filter(|(_, number)| number.is_none()).try_for_each(|(path, _)| fs::remove_file(path))
 }
 
 /// Makes a segment of zeros that is durable under its name, unless it exists.
@@ -106,6 +112,18 @@ mod tests {
             assert_eq!(&found, b"record", "segment {segment}");
             fs::remove_file(path(folder.path(), segment)).unwrap();
         }
-        assert_eq!(list(folder.path()).unwrap(), [0u64; 0], "nothing unfinished is left");
+        assert_eq!(named(folder.path()).unwrap(), [], "nothing unfinished is left");
+    }
+
+    #[test]
+    fn what_is_being_made_is_left_alone_until_the_log_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        create(folder.path(), 3, 1 << 10).unwrap();
+        let unfinished = path(folder.path(), 4).with_extension("new7");
+        fs::write(&unfinished, "").unwrap();
+        assert_eq!(list(folder.path()).unwrap(), [3]);
+        assert!(unfinished.exists());
+        remove_unfinished(folder.path()).unwrap();
+        assert_eq!((list(folder.path()).unwrap(), unfinished.exists()), (vec![3], false));
     }
 }
